@@ -1,0 +1,158 @@
+"""What can be asked of an image: imperatives, with every fact the decision needs.
+
+Commands of users carry what the edge has resolved (which stores exist, what a
+method needs); commands of workers carry what they found.  `kernel/decide.py`
+answers each with events or refuses.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from kernel import events as e
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """Base of all commands."""
+
+
+# --- metadata --------------------------------------------------------------------------
+
+
+class CreateImage(Command, frozen=True, kw_only=True):
+    image: e.ImageCreated
+
+
+class DeleteImage(Command, frozen=True, kw_only=True):
+    pass
+
+
+# --- bytes from clients ----------------------------------------------------------------
+
+
+class StartStaging(Command, frozen=True, kw_only=True):
+    transfer: str
+    declared_size: int | None = None
+
+
+class CompleteStaging(Command, frozen=True, kw_only=True):
+    transfer: str
+    blob: e.Blob
+
+
+class StartUpload(Command, frozen=True, kw_only=True):
+    transfer: str
+    store: str
+    multi: bool = False
+    declared_size: int | None = None
+
+
+class CompleteUpload(Command, frozen=True, kw_only=True):
+    transfer: str
+    location: e.Location
+    digests: e.Digests
+    virtual_size: int | None = None
+
+
+class FailTransfer(Command, frozen=True, kw_only=True):
+    """Give a stage or an upload up; quiet when there is nothing to give up."""
+
+    transfer: str
+    reason: str
+    kind: str = "internal"
+
+
+# --- imports ---------------------------------------------------------------------------
+
+
+class RequestImport(Command, frozen=True, kw_only=True):
+    needs: str
+    """The status the method starts from."""
+    request: e.ImportRequested
+
+
+class WorkerCommand(Command, frozen=True, kw_only=True):
+    """Base of what a worker says about the job it holds."""
+
+    task_id: str
+
+
+class BeginImport(WorkerCommand, frozen=True, kw_only=True):
+    pass
+
+
+class RecordMetadata(WorkerCommand, frozen=True, kw_only=True):
+    copied: e.MetadataCopied
+
+
+class RecordFetchStart(WorkerCommand, frozen=True, kw_only=True):
+    started: e.FetchStarted
+
+
+class RecordFetch(WorkerCommand, frozen=True, kw_only=True):
+    blob: e.Blob
+
+
+class RecordStep(WorkerCommand, frozen=True, kw_only=True):
+    completed: e.StepCompleted
+
+
+class RecordInspection(WorkerCommand, frozen=True, kw_only=True):
+    detected: tuple[str, ...] = ()
+    virtual_size: int | None = None
+
+
+class FailStep(WorkerCommand, frozen=True, kw_only=True):
+    step: str
+    reason: str
+    kind: str = "internal"
+    inspection: bool = False
+
+
+class StartStore(WorkerCommand, frozen=True, kw_only=True):
+    store: str
+    name: str
+
+
+class RecordStoreSuccess(WorkerCommand, frozen=True, kw_only=True):
+    store: str
+    location: e.Location
+    digests: e.Digests
+
+
+class RecordStoreFailure(WorkerCommand, frozen=True, kw_only=True):
+    store: str
+    reason: str
+    kind: str = "internal"
+
+
+class ClearStaging(WorkerCommand, frozen=True, kw_only=True):
+    """The staged bytes are gone, except those `kept`; the import is complete with that."""
+
+    kept: tuple[str, ...] = ()
+
+
+class FinishUndo(WorkerCommand, frozen=True, kw_only=True):
+    """Everything that could be taken back has been; what could not stays noted as garbage."""
+
+    purged: tuple[tuple[str, str], ...] = ()
+    swept: tuple[str, ...] = ()
+
+
+class CancelImport(Command, frozen=True, kw_only=True):
+    task_id: str
+    reason: str
+
+
+# --- work and clean-up -----------------------------------------------------------------
+
+
+class TakeOver(Command, frozen=True, kw_only=True):
+    sweep_at: datetime | None = None
+
+
+class RecordPurge(Command, frozen=True, kw_only=True):
+    blobs: tuple[tuple[str, str], ...] = ()
+    sweeps: tuple[str, ...] = ()

@@ -1,0 +1,308 @@
+"""Deciding: a command and a state give events, or a refusal.
+
+Pure: every fact comes in with the command.  Each command has one short function
+in the table; a test holds the table to the list of commands.  Authorisation has
+already happened at the edge, against the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from kernel import commands as c
+from kernel import events as e
+from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
+from kernel.image import STAGING, TRANSITIONS, Image, Job
+
+C = TypeVar("C", bound=c.Command)
+Rule = Callable[[Any, Image], Sequence[e.Event]]
+
+RULES: dict[type[c.Command], Rule] = {}
+
+
+def on(kind: type[C]) -> Callable[[Callable[[C, Image], Sequence[e.Event]]], Callable[[C, Image], Sequence[e.Event]]]:
+    """Register the function that decides commands of one type."""
+
+    def register(rule: Callable[[C, Image], Sequence[e.Event]]) -> Callable[[C, Image], Sequence[e.Event]]:
+        RULES[kind] = rule
+        return rule
+
+    return register
+
+
+def decide(command: c.Command, image: Image) -> Sequence[e.Event]:
+    """The events that `command` causes in this state; raises what refuses it."""
+    return RULES[type(command)](command, image)
+
+
+# --- metadata --------------------------------------------------------------------------
+
+
+@on(c.CreateImage)
+def _create(command: c.CreateImage, image: Image) -> Sequence[e.Event]:
+    if image.exists:
+        raise Conflict(f"An image with the id {command.image.image_id} already exists, or existed once")
+    return (command.image,)
+
+
+@on(c.DeleteImage)
+def _delete(command: c.DeleteImage, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    if image.protected:
+        raise Forbidden(f"Image {image.id} is protected and cannot be deleted")
+    return (e.ImageDeleted(),)
+
+
+# --- bytes from clients ----------------------------------------------------------------
+
+
+@on(c.StartStaging)
+def _start_staging(command: c.StartStaging, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    _must_be_free(image)
+    if image.status != "queued":
+        raise Conflict(_transition(image, "uploading"))
+    return (e.StagingStarted(transfer=command.transfer, declared_size=command.declared_size),)
+
+
+@on(c.CompleteStaging)
+def _complete_staging(command: c.CompleteStaging, image: Image) -> Sequence[e.Event]:
+    _must_be_sending(image, command.transfer)
+    return (e.DataStaged(transfer=command.transfer, blob=command.blob),)
+
+
+@on(c.StartUpload)
+def _start_upload(command: c.StartUpload, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    _must_be_free(image)
+    if image.status != "queued":
+        raise Conflict(_transition(image, "saving"))
+    missing = missing_formats(image)
+    if missing:
+        raise Invalid(f"Properties {', '.join(missing)} must be set before data can be uploaded")
+    return (
+        e.UploadStarted(
+            transfer=command.transfer,
+            store=command.store,
+            multi=command.multi,
+            declared_size=command.declared_size,
+        ),
+    )
+
+
+@on(c.CompleteUpload)
+def _complete_upload(command: c.CompleteUpload, image: Image) -> Sequence[e.Event]:
+    _must_be_sending(image, command.transfer)
+    return (
+        e.DataUploaded(
+            transfer=command.transfer,
+            location=command.location,
+            digests=command.digests,
+            virtual_size=command.virtual_size,
+        ),
+    )
+
+
+@on(c.FailTransfer)
+def _fail_transfer(command: c.FailTransfer, image: Image) -> Sequence[e.Event]:
+    transfer = image.transfer
+    if transfer is None or transfer.id != command.transfer:
+        return ()
+    if transfer.store == STAGING:
+        return (e.StagingFailed(transfer=transfer.id, reason=command.reason),)
+    return (e.UploadFailed(transfer=transfer.id, store=transfer.store, reason=command.reason, kind=command.kind),)
+
+
+# --- imports ---------------------------------------------------------------------------
+
+
+def check_importable(image: Image, *, method: str, needs: str) -> None:
+    """Refuse an import that the image's status or formats do not allow (checks 8 to 12 of the contract)."""
+    _must_exist(image)
+    if needs != "active" and image.status == "active":
+        raise Conflict(f"Image {image.id} with status active cannot be target for import")
+    if needs == "active" and image.status != "active":
+        raise Conflict(f"Only images with status active can be targeted for copying, not {image.status}")
+    if needs == "queued" and image.status != "queued":
+        raise Conflict(f"Image needs to be in 'queued' state to use '{method}', not {image.status}")
+    if needs == "uploading" and (image.status != "uploading" or image.transfer is not None):
+        raise Conflict(f"Image needs to be staged before '{method}' can be used; its status is {image.status}")
+    missing = missing_formats(image)
+    if missing:
+        raise Conflict(f"'{missing[0]}' needs to be set before import")
+
+
+def check_unlocked(image: Image) -> None:
+    """Refuse what may not happen while an import holds the image."""
+    if image.job is not None:
+        raise Conflict(f"Image {image.id} has an active task {image.job.task_id}")
+
+
+@on(c.RequestImport)
+def _request_import(command: c.RequestImport, image: Image) -> Sequence[e.Event]:
+    request = command.request
+    check_importable(image, method=request.method, needs=command.needs)
+    if image.job is not None:
+        raise Conflict("A prior operation is still in progress on this image")
+    return (request,)
+
+
+@on(c.CancelImport)
+def _cancel(command: c.CancelImport, image: Image) -> Sequence[e.Event]:
+    job = image.job
+    if job is None or job.task_id != command.task_id:
+        raise Conflict(f"Task {command.task_id} is not running")
+    if job.failure is not None:
+        raise Conflict(f"Task {command.task_id} has failed already and is being taken back")
+    return (e.ImportCancelled(task_id=job.task_id, reason=command.reason),)
+
+
+@on(c.BeginImport)
+def _begin(command: c.BeginImport, image: Image) -> Sequence[e.Event]:
+    job = _job(image, command)
+    return () if job.started else (e.ImportStarted(),)
+
+
+@on(c.RecordMetadata)
+def _record_metadata(command: c.RecordMetadata, image: Image) -> Sequence[e.Event]:
+    _running(image, command)
+    return (command.copied,)
+
+
+@on(c.RecordFetchStart)
+def _record_fetch_start(command: c.RecordFetchStart, image: Image) -> Sequence[e.Event]:
+    _running(image, command)
+    return (command.started,)
+
+
+@on(c.RecordFetch)
+def _record_fetch(command: c.RecordFetch, image: Image) -> Sequence[e.Event]:
+    _running(image, command)
+    return (e.DataFetched(blob=command.blob),)
+
+
+@on(c.RecordStep)
+def _record_step(command: c.RecordStep, image: Image) -> Sequence[e.Event]:
+    _running(image, command)
+    return (command.completed,)
+
+
+@on(c.RecordInspection)
+def _record_inspection(command: c.RecordInspection, image: Image) -> Sequence[e.Event]:
+    _running(image, command)
+    return (e.DataInspected(detected=command.detected, virtual_size=command.virtual_size),)
+
+
+@on(c.FailStep)
+def _fail_step(command: c.FailStep, image: Image) -> Sequence[e.Event]:
+    job = _job(image, command)
+    if job.failure is not None:
+        return ()
+    return (e.StepFailed(step=command.step, reason=command.reason, kind=command.kind, inspection=command.inspection),)
+
+
+@on(c.StartStore)
+def _start_store(command: c.StartStore, image: Image) -> Sequence[e.Event]:
+    job = _running(image, command)
+    if command.store not in job.todo:
+        raise Fenced(f"Store {command.store} has been handled already")
+    return (e.StoreStarted(store=command.store, name=command.name),)
+
+
+@on(c.RecordStoreSuccess)
+def _record_store_success(command: c.RecordStoreSuccess, image: Image) -> Sequence[e.Event]:
+    job = _running(image, command)
+    if command.store not in job.todo:
+        raise Fenced(f"Store {command.store} has been handled already")
+    return (e.StoreSucceeded(store=command.store, location=command.location, digests=command.digests),)
+
+
+@on(c.RecordStoreFailure)
+def _record_store_failure(command: c.RecordStoreFailure, image: Image) -> Sequence[e.Event]:
+    job = _running(image, command)
+    if command.store not in job.todo:
+        raise Fenced(f"Store {command.store} has been handled already")
+    return (e.StoreFailed(store=command.store, reason=command.reason, kind=command.kind),)
+
+
+@on(c.ClearStaging)
+def _clear_staging(command: c.ClearStaging, image: Image) -> Sequence[e.Event]:
+    job = _running(image, command)
+    if job.todo:
+        raise Fenced("There are stores still to be written")
+    return (e.StagingCleared(kept=command.kept), e.ImportCompleted(task_id=job.task_id))
+
+
+@on(c.FinishUndo)
+def _finish_undo(command: c.FinishUndo, image: Image) -> Sequence[e.Event]:
+    job = _job(image, command)
+    if job.failure is None:
+        raise Fenced("The import has not failed")
+    purge = decide(c.RecordPurge(blobs=command.purged, sweeps=command.swept), image)
+    return (*purge, e.ImportFailed(task_id=job.task_id, reason=job.failure.reason))
+
+
+# --- work and clean-up -----------------------------------------------------------------
+
+
+@on(c.TakeOver)
+def _take_over(command: c.TakeOver, image: Image) -> Sequence[e.Event]:
+    _must_be_known(image)
+    return (e.LeaseTakenOver(sweep_at=command.sweep_at),)
+
+
+@on(c.RecordPurge)
+def _record_purge(command: c.RecordPurge, image: Image) -> Sequence[e.Event]:
+    _must_be_known(image)
+    if not command.blobs and not command.sweeps:
+        return ()
+    return (e.BytesPurged(blobs=command.blobs, sweeps=command.sweeps),)
+
+
+# --- pieces ----------------------------------------------------------------------------
+
+
+def missing_formats(image: Image) -> list[str]:
+    """Which of the two formats that data needs are not set."""
+    return [name for name in ("container_format", "disk_format") if getattr(image, name) is None]
+
+
+def _must_be_known(image: Image) -> None:
+    if not image.exists:
+        raise NotFound("No such image")
+
+
+def _must_exist(image: Image) -> None:
+    if not image.exists or image.gone:
+        raise NotFound(f"No image found with ID {image.id}" if image.id else "No such image")
+
+
+def _must_be_free(image: Image) -> None:
+    check_unlocked(image)
+
+
+def _must_be_sending(image: Image, transfer: str) -> None:
+    if image.gone:
+        raise Gone("The image was deleted while its data was being sent")
+    if image.transfer is None or image.transfer.id != transfer:
+        raise Fenced("This transfer was given up; its data has been discarded")
+
+
+def _job(image: Image, command: c.WorkerCommand) -> Job:
+    job = image.job
+    if job is None or job.task_id != command.task_id:
+        raise Fenced(f"Task {command.task_id} does not hold the image any more")
+    return job
+
+
+def _running(image: Image, command: c.WorkerCommand) -> Job:
+    job = _job(image, command)
+    if job.failure is not None:
+        raise Fenced(f"Task {command.task_id} is being taken back: {job.failure.reason}")
+    return job
+
+
+def _transition(image: Image, to: str) -> str:
+    assert to in TRANSITIONS["queued"]
+    return f"Image status transition from {image.status} to {to} is not allowed"

@@ -1,0 +1,36 @@
+"""Why data could not be kept: a kind for machines, a sentence for people."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kernel import errors
+
+KINDS: Final = ("full", "denied", "bad_value", "duplicate", "forbidden", "vanished", "http", "internal")
+"""full: no space · denied: no permission on the medium · bad_value: the data or a value was refused ·
+duplicate: the object exists · forbidden: a storage quota or protection · vanished: the image was deleted
+meanwhile · http: the transport failed · internal: anything else, refused data included."""
+
+
+def kind_of(error: BaseException) -> str:
+    """The kind under which consumers are told of `error`."""
+    match error:
+        case errors.StoreFull():
+            return "full"
+        case errors.StoreDenied():
+            return "denied"
+        case errors.OverQuota() | errors.StoreReadOnly() | errors.Forbidden():
+            return "forbidden"
+        case errors.NotFound() | errors.Gone():
+            return "vanished"
+        case errors.Corrupt() | errors.Invalid():
+            return "bad_value"
+        case _:
+            return "internal"
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence for the task's message: our own errors speak for themselves, others keep their details."""
+    if isinstance(error, errors.EntrepotError):
+        return str(error)
+    return f"an unexpected error ({type(error).__name__})"

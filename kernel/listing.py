@@ -1,0 +1,210 @@
+"""Lists of images as SQL: who may see, what is asked for, in which order, after which.
+
+Each way in which an image can be visible is one branch with its own index and its
+own limit; their union is merged.  So a page costs the same whether its project has
+ten images or a hundred thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+Direction = Literal["asc", "desc"]
+
+SORTABLE: Final = {
+    "name": "name",
+    "status": "status",
+    "container_format": "container_format",
+    "disk_format": "disk_format",
+    "size": "size",
+    "id": "id",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+}
+"""Sort keys on the wire -> columns."""
+
+_NULLABLE: Final = frozenset({"name", "container_format", "disk_format", "size"})
+_ALIVE: Final = "status NOT IN ('deleted', 'pending_delete')"
+
+
+class Comparison(Struct, frozen=True):
+    """`column operator value`; `any` compares with a list, `has` asks an array to contain all of it."""
+
+    column: str
+    operator: Literal["=", "<>", "<", "<=", ">", ">=", "any", "has"]
+    value: Any
+
+
+class SortKey(Struct, frozen=True):
+    key: str
+    direction: Direction = "desc"
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """What a caller wants to see."""
+
+    project: str | None
+    admin: bool
+    visibility: Literal["public", "private", "shared", "community", "all"] | None = None
+    member_status: Literal["pending", "accepted", "rejected", "all"] = "accepted"
+    hidden: bool = False
+    comparisons: tuple[Comparison, ...] = ()
+    sort: tuple[SortKey, ...] = (SortKey("created_at"), SortKey("id"))
+    limit: int = 25
+
+
+class Marker(Struct, frozen=True, kw_only=True):
+    """The image after which a page starts: its values in the sort columns."""
+
+    values: dict[str, Any]
+
+
+def property_term(name: str, value: str | None) -> str:
+    """How a custom property stands in the row's array: unambiguous whatever the name holds."""
+    return f"{len(name)}:{name}={value or ''}"
+
+
+class Query:
+    """Builds one statement; values travel as parameters only."""
+
+    def __init__(self, listing: Listing, marker: Marker | None) -> None:
+        self._listing = listing
+        self._marker = marker
+        self.parameters: list[Any] = []
+
+    def sql(self) -> str:
+        """The statement: rows of (id, version, fold, state), in order."""
+        conditions = [_ALIVE, f"hidden = {self._put(self._listing.hidden)}"]
+        conditions += [self._comparison(item) for item in self._listing.comparisons]
+        if self._marker is not None:
+            conditions.append(self._after(self._marker))
+        order = ", ".join(_order(key) for key in self._listing.sort)
+        columns = ", ".join(
+            dict.fromkeys(("id", "version", "fold", "state", *(_column(k) for k in self._listing.sort)))
+        )
+        limit = self._put(self._listing.limit)
+        branches = [
+            f"(SELECT {columns} FROM images WHERE {' AND '.join((branch, *conditions))} ORDER BY {order} LIMIT {limit})"
+            for branch in self._branches()
+        ]
+        if len(branches) == 1:
+            return branches[0][1:-1]
+        union = " UNION ALL ".join(branches)
+        return f"SELECT id, version, fold, state FROM ({union}) AS seen ORDER BY {order} LIMIT {limit}"
+
+    # --- who may see -------------------------------------------------------------------
+
+    def _branches(self) -> list[str]:
+        wanted = self._listing.visibility
+        if self._listing.admin:
+            return [self._everything(wanted)]
+        project = self._put(self._listing.project)
+        own = f"owner = {project}"
+        not_own = f"owner IS DISTINCT FROM {project}"
+        shared = f"visibility = 'shared' AND {not_own} AND id IN ({self._memberships(project)})"
+        match wanted:
+            case None:
+                return [own, f"visibility = 'public' AND {not_own}", shared]
+            case "all":
+                return [own, f"visibility = 'public' AND {not_own}", f"visibility = 'community' AND {not_own}", shared]
+            case "private":
+                return [f"{own} AND visibility = 'private'"]
+            case "shared":
+                return [f"{own} AND visibility = 'shared'", shared]
+            case "public" | "community":
+                return [f"visibility = '{wanted}'"]
+
+    def _everything(self, wanted: str | None) -> str:
+        if wanted == "all":
+            return "true"
+        if wanted is None:
+            return f"(visibility <> 'community' OR owner = {self._put(self._listing.project)})"
+        return f"visibility = {self._put(wanted)}"
+
+    def _memberships(self, project: str) -> str:
+        rows = f"SELECT image FROM members WHERE member = {project} AND NOT removed"
+        if self._listing.member_status != "all":
+            rows += f" AND status = {self._put(self._listing.member_status)}"
+        return rows
+
+    # --- what is asked for -------------------------------------------------------------
+
+    def _comparison(self, item: Comparison) -> str:
+        place = self._put(item.value)
+        match item.operator:
+            case "any":
+                return f"{item.column} = ANY({place})"
+            case "has":
+                return f"{item.column} @> {place}"
+            case operator:
+                return f"{item.column} {operator} {place}"
+
+    def _after(self, marker: Marker) -> str:
+        """Rows that come after the marker in the order asked for; null is smaller than anything."""
+        sort = self._listing.sort
+        if {key.direction for key in sort} == {"desc"} and not any(key.key in _NULLABLE for key in sort):
+            columns = ", ".join(_column(key) for key in sort)
+            values = ", ".join(self._put(marker.values[_column(key)]) for key in sort)
+            return f"({columns}) < ({values})"
+        alternatives = []
+        equal: list[str] = []
+        for key in sort:
+            column, value = _column(key), marker.values[_column(key)]
+            further = self._further(column, value, key.direction)
+            if further is not None:
+                alternatives.append(" AND ".join((*equal, further)))
+            equal.append(f"{column} IS NULL" if value is None else f"{column} = {self._put(value)}")
+        return f"({' OR '.join(f'({item})' for item in alternatives)})"
+
+    def _further(self, column: str, value: Any, direction: Direction) -> str | None:
+        if value is None:
+            return f"{column} IS NOT NULL" if direction == "asc" else None
+        place = self._put(value)
+        if direction == "asc":
+            return f"{column} > {place}"
+        return f"({column} < {place} OR {column} IS NULL)" if column in _NULLABLE else f"{column} < {place}"
+
+    def _put(self, value: Any) -> str:
+        self.parameters.append(value)
+        return f"${len(self.parameters)}{_cast(value)}"
+
+
+def _column(key: SortKey) -> str:
+    return SORTABLE[key.key]
+
+
+def _order(key: SortKey) -> str:
+    column = _column(key)
+    nulls = "" if column not in _NULLABLE else " NULLS FIRST" if key.direction == "asc" else " NULLS LAST"
+    return f"{column} {key.direction.upper()}{nulls}"
+
+
+def _cast(value: Any) -> str:
+    match value:
+        case bool():
+            return "::boolean"
+        case int():
+            return "::bigint"
+        case datetime():
+            return "::timestamptz"
+        case UUID():
+            return "::uuid"
+        case list() | tuple() if value and isinstance(value[0], UUID):
+            return "::uuid[]"
+        case list() | tuple():
+            return "::text[]"
+        case _:
+            return "::text"
+
+
+def complete(sort: Sequence[SortKey]) -> tuple[SortKey, ...]:
+    """A total order: created_at and id are appended unless they are there already."""
+    directions = {key.direction for key in sort}
+    last: Direction = next(iter(directions)) if len(directions) == 1 else "desc"
+    named = {key.key for key in sort}
+    return (*sort, *(SortKey(key, last) for key in ("created_at", "id") if key not in named))

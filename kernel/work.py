@@ -1,0 +1,78 @@
+"""What still has to happen for an image: pure, from its state alone.
+
+Events wake the reactor; this function decides.  A start-up, a missed
+notification, a duplicate and an expired lease are therefore all the same case:
+look at the state, do what is outstanding, record it, look again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from kernel.image import Image, Job
+
+Kind = Literal[
+    "discard",  # a client's transfer whose process is gone: back to queued
+    "begin",
+    "describe",  # take formats and properties over from elsewhere
+    "fetch",  # bring the bytes into staging
+    "step",  # run the next plugin
+    "inspect",
+    "store",  # write to the next store
+    "clear",  # drop the staged bytes and complete
+    "undo",  # take a failed import back
+    "purge",  # remove bytes that nobody needs
+]
+
+
+class Work(Struct, frozen=True):
+    """One piece of outstanding work.  `key` is the same for as long as it is the same piece."""
+
+    kind: Kind
+    key: str
+    subject: str | None = None
+    due: datetime | None = None
+
+
+def outstanding(image: Image) -> Work | None:
+    """The next thing to do for `image`, or None."""
+    if image.transfer is not None:
+        return Work("discard", f"discard:{image.transfer.id}")
+    if image.job is not None:
+        return _next_step(image.job)
+    if image.garbage:
+        return Work("purge", f"purge:{image.version}")
+    if image.sweeps:
+        due = None if any(sweep.due is None for sweep in image.sweeps) else min(s.due for s in image.sweeps if s.due)
+        return Work("purge", f"purge:{image.version}", due=due)
+    return None
+
+
+def _next_step(job: Job) -> Work:
+    task = job.task_id
+    if job.failure is not None:
+        return Work("undo", f"undo:{task}")
+    if not job.started:
+        return Work("begin", f"begin:{task}")
+    if job.describes and not job.described:
+        return Work("describe", f"describe:{task}")
+    if job.fetches and job.data is None and not job.done and not job.failed:
+        return Work("fetch", f"fetch:{task}")
+    if job.steps_done < len(job.steps):
+        step = job.steps[job.steps_done]
+        return Work("step", f"step:{task}:{job.steps_done}", step)
+    if job.inspects and not job.inspected:
+        return Work("inspect", f"inspect:{task}")
+    if job.todo:
+        return Work("store", f"store:{task}:{job.todo[0]}", job.todo[0])
+    return Work("clear", f"clear:{task}")
+
+
+def interrupts(before: Image, after: Image) -> bool:
+    """Whether the change means that whoever works on the image must look up from its work."""
+    if before.job is not None and (after.job is None or (after.job.failure and not before.job.failure)):
+        return True
+    return before.transfer is not None and after.transfer is None
