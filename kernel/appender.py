@@ -1,0 +1,310 @@
+"""One appender a process: requests gather while a batch is in flight, and go together.
+
+    callers ──append()──▶ waiting ──┐                 ┌──▶ receipts, refusals
+                                    ├─ one call ─▶ Postgres
+    callers ──append()──▶ waiting ──┘  (autocommit)   └──▶ committed(events), in log order
+
+There is no timer: alone, a caller waits for nobody; under load the batch grows to
+the number of callers.  A lost connection leaves the fate of a batch unknown, so it
+is sent again on the next one: the log recognises what it has by event id.  A
+caller that is cancelled does not cancel the batch it is part of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from msgspec.json import decode as decode_json
+from msgspec.structs import replace
+
+from kernel.codec import encode, type_of, version_of
+from kernel.database import LOST, connect
+from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, WrongExpectedVersion
+from kernel.log import Committed, Receipt, Request
+from kernel.recorded import Recorded
+
+log = structlog.get_logger(__name__)
+
+CHANNEL: Final = "entrepot"
+"""Postgres notification channel: something was appended."""
+
+_MOST_EVENTS: Final = 1000
+_MOST_BYTES: Final = 1 << 20
+_MOST_WAITING: Final = 4096
+
+_IMPATIENCE: Final = 20.0
+"""Seconds after which a caller that cannot wait is told that the outcome is unknown."""
+
+_APPEND: Final = "SELECT * FROM append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
+
+
+class _Waiting:
+    """A request with its encoded parts and the caller that waits for it."""
+
+    __slots__ = ("datas", "doc", "future", "limited", "metas", "patient", "request", "size")
+
+    def __init__(self, request: Request, patient: bool, future: asyncio.Future[Receipt]) -> None:
+        self.request = request
+        self.patient = patient
+        self.future = future
+        self.datas = [encode(item.event) for item in request.events]
+        self.metas = [encode(_versioned(item)) for item in request.events]
+        self.doc = encode(request.rows) if request.rows is not None else None
+        self.size = sum(map(len, self.datas)) + sum(map(len, self.metas)) + len(self.doc or b"")
+        self.limited: frozenset[tuple[str, str]] = frozenset()
+        if request.rows is not None and request.rows.charges:
+            charges = request.rows.charges
+            self.limited = frozenset((owner, name) for owner, name, _, limit in charges if limit is not None)
+
+
+class Appender:
+    """Owns the process's writing connection."""
+
+    def __init__(
+        self,
+        dsn: str,
+        committed: Committed = lambda events: None,
+        revive: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._committed = committed
+        self._revive = revive
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.connected = False
+
+    async def start(self) -> None:
+        await self._connect()
+        self._task = asyncio.create_task(self._run(), name="appender")
+
+    async def stop(self) -> None:
+        """Finish what waits, then close."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._task, 10)
+        if self._connection is not None:
+            self._connection.terminate()
+        for waiting in self._waiting:
+            if not waiting.future.done():
+                waiting.future.set_exception(Unavailable("The service is stopping"))
+
+    async def append(self, request: Request, patient: bool = False) -> Receipt:
+        """Hand a request over and wait for its outcome."""
+        while len(self._waiting) >= _MOST_WAITING:
+            self._room.clear()
+            await self._room.wait()
+        if self._stopping and not patient:
+            raise Unavailable("The service is stopping")
+        if not self.connected and not patient:
+            raise Unavailable("The database is not available")
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(request, patient, future))
+        self._wake.set()
+        if patient:
+            return await asyncio.shield(future)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), _IMPATIENCE)
+        except TimeoutError:
+            raise Unavailable("The database did not answer in time") from None
+
+    # --- the loop --------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._next_batch()
+            if not batch:
+                if self._stopping:
+                    return
+                self._wake.clear()
+                continue
+            await self._deliver(batch)
+            self._room.set()
+
+    def _next_batch(self) -> list[_Waiting]:
+        """From the front, as much as fits: a stream, and an owner under a limit, once a batch."""
+        batch: list[_Waiting] = []
+        left: list[_Waiting] = []
+        streams: set[Any] = set()
+        limited: set[tuple[str, str]] = set()
+        events = size = 0
+        for waiting in self._waiting:
+            request = waiting.request
+            fits = events + len(request.events) <= _MOST_EVENTS and size + waiting.size <= _MOST_BYTES
+            if request.stream in streams or not limited.isdisjoint(waiting.limited) or (batch and not fits):
+                streams.add(request.stream)
+                left.append(waiting)
+                continue
+            streams.add(request.stream)
+            limited.update(waiting.limited)
+            events += len(request.events)
+            size += waiting.size
+            batch.append(waiting)
+        self._waiting = left
+        return batch
+
+    async def _deliver(self, batch: list[_Waiting]) -> None:
+        """Send a batch until its fate is known."""
+        while batch:
+            try:
+                rows = await self._call(batch)
+            except LOST as error:
+                if isinstance(error, ValueError):  # asyncpg's word for an argument it cannot encode
+                    await self._single_out(batch, error)
+                    return
+                log.warning("append_connection_lost", error=repr(error), requests=len(batch))
+                await self._reconnect()
+                continue
+            except (asyncpg.PostgresError, ValueError, OverflowError) as error:
+                await self._single_out(batch, error)
+                return
+            self._settle(batch, rows)
+            return
+
+    async def _single_out(self, batch: list[_Waiting], error: Exception) -> None:
+        """A batch failed as a whole: let only the guilty request fail."""
+        if len(batch) > 1:
+            for waiting in batch:
+                await self._deliver([waiting])
+        elif not batch[0].future.done():
+            log.error("append_refused", error=repr(error))
+            batch[0].future.set_exception(error)
+
+    async def _call(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
+        if self._connection is None or self._connection.is_closed():
+            raise ConnectionError("not connected")
+        requests = [waiting.request for waiting in batch]
+        which, nth, ids, types, datas, metas = [], [], [], [], [], []
+        for number, waiting in enumerate(batch, 1):
+            for index, item in enumerate(waiting.request.events):
+                which.append(number)
+                nth.append(index + 1)
+                ids.append(item.event_id)
+                types.append(type_of(item.event))
+            datas += waiting.datas
+            metas += waiting.metas
+        rows: Sequence[Any] = await self._connection.fetch(
+            _APPEND,
+            [request.category for request in requests],
+            [request.stream for request in requests],
+            [request.expected for request in requests],
+            [request.holder for request in requests],
+            [request.epoch for request in requests],
+            [waiting.doc for waiting in batch],
+            which,
+            nth,
+            ids,
+            types,
+            datas,
+            metas,
+            CHANNEL,
+        )
+        return rows
+
+    def _settle(self, batch: Sequence[_Waiting], rows: Sequence[Any]) -> None:
+        recorded: list[Recorded] = []
+        for waiting, row in zip(batch, rows, strict=True):
+            if row["outcome"] in ("accepted", "repeated") and row["first_position"] is not None:
+                recorded += _recorded(waiting.request, row["stream_version"], row["first_position"])
+        recorded.sort(key=lambda item: item.position)
+        if recorded:
+            self._committed(recorded)
+        for waiting, row in zip(batch, rows, strict=True):
+            if waiting.future.done():
+                continue
+            answer = _answer(row)
+            if isinstance(answer, Receipt):
+                waiting.future.set_result(answer)
+            else:
+                waiting.future.set_exception(answer)
+
+    # --- the connection ----------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        self._connection = await connect(self._dsn, "appender", statement_timeout="30s")
+        self.connected = True
+
+    async def _reconnect(self) -> None:
+        """Come back, with growing patience; meanwhile whoever cannot wait is told so."""
+        self.connected = False
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        pause = 0.05
+        while True:
+            self._refuse_impatient()
+            try:
+                if self._revive is not None:
+                    await self._revive()
+                await self._connect()
+            except (EntrepotError, asyncpg.PostgresError) as error:
+                log.warning("database_away", error=str(error), retry_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            else:
+                log.info("database_back")
+                return
+
+    def _refuse_impatient(self) -> None:
+        """Requests not sent yet, whose callers cannot wait, fail now: nothing of theirs was written."""
+        kept = []
+        for waiting in self._waiting:
+            if waiting.patient:
+                kept.append(waiting)
+            elif not waiting.future.done():
+                waiting.future.set_exception(Unavailable("The database is not available"))
+        self._waiting = kept
+
+
+def _versioned(item: Any) -> Any:
+    version = version_of(type_of(item.event))
+    return item.meta if version == 1 else replace(item.meta, v=version)
+
+
+def _recorded(request: Request, version: int, first_position: int) -> list[Recorded]:
+    first_version = version - len(request.events) + 1
+    return [
+        Recorded(
+            position=first_position + index,
+            category=request.category,
+            stream=request.stream,
+            version=first_version + index,
+            event_id=item.event_id,
+            event=item.event,
+            meta=item.meta,
+        )
+        for index, item in enumerate(request.events)
+    ]
+
+
+def _answer(row: Any) -> Receipt | EntrepotError:
+    match row["outcome"]:
+        case "accepted" | "repeated":
+            return Receipt(
+                version=row["stream_version"],
+                first_position=row["first_position"],
+                repeated=row["outcome"] == "repeated",
+            )
+        case "conflict":
+            return WrongExpectedVersion()
+        case "fenced":
+            return Fenced()
+        case "held":
+            return LeaseHeld()
+        case "over_quota":
+            resource, limit, used, delta = decode_json(row["detail"])
+            return OverQuota(resource, limit, used, delta)
+        case other:
+            return EntrepotError(f"unknown outcome {other}")

@@ -1,0 +1,204 @@
+"""Whoever reads the log for good: one process at a time, from a checkpoint that only its driver moves.
+
+    hold (lease + epoch) ─▶ follow from the checkpoint ─▶ effect ─▶ move the checkpoint ─▶ …
+
+A driver that dies is replaced when its lease runs out; the effect of the last batch
+may then be repeated, which every effect here can stand.  A stream that cannot go on
+(an event only a newer version knows, a message its receiver refuses) is parked with
+everything that follows in it, while all others go on; it is tried again now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import structlog
+from msgspec.json import decode as decode_json
+
+from kernel.codec import encode
+from kernel.database import Database
+from kernel.errors import EntrepotError, LogBroken, Unavailable
+from kernel.feed import Feed
+from kernel.ids import new_id
+from kernel.log import EventLog
+from kernel.recorded import IMAGE, Recorded
+
+log = structlog.get_logger(__name__)
+
+_TTL: Final = 10.0
+_RETRY_PARKED: Final = 30.0
+_LONGEST_PAUSE: Final = 30.0
+
+
+class Parked(Exception):
+    """These events cannot be consumed now; their streams wait, others go on."""
+
+    def __init__(self, streams: dict[UUID, str]) -> None:
+        super().__init__(f"{len(streams)} streams parked")
+        self.streams = streams
+        """Stream -> why."""
+
+
+class Effect(Protocol):
+    """What a consumer does with events."""
+
+    async def apply(self, events: Sequence[Recorded]) -> None:
+        """Take the effect of events, in order; may see them again after a crash.
+
+        Raises `Parked` for streams that cannot go on (the rest having been applied),
+        anything else to have the whole batch tried again.
+        """
+        ...
+
+    async def reset(self) -> None:
+        """Forget what was remembered of earlier events: another process drove meanwhile."""
+        ...
+
+
+class _Lost(Exception):
+    """Somebody else drives the consumer now."""
+
+
+class Consumer:
+    """Drives one effect along the log."""
+
+    def __init__(self, name: str, effect: Effect, log_: EventLog, feed: Feed, database: Database) -> None:
+        self.name = name
+        self.position = 0
+        self.driving = False
+        self._effect = effect
+        self._log = log_
+        self._feed = feed
+        self._database = database
+        self._me = new_id()
+        self._epoch = 0
+        self._parked: dict[UUID, tuple[int, str]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"consumer {self.name}")
+
+    async def stop(self) -> None:
+        """Stop between two batches and let another process drive at once."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self.driving:
+            with contextlib.suppress(Unavailable):
+                await self._database.fetch(
+                    "UPDATE consumers SET until = '-infinity' WHERE name = $1 AND owner = $2", self.name, self._me
+                )
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if await self._hold():
+                    await self._drive()
+                else:
+                    await asyncio.sleep(_TTL / 3)
+            except (_Lost, Unavailable) as reason:
+                log.info("consumer_pauses", consumer=self.name, reason=str(reason))
+                await asyncio.sleep(1)
+            except LogBroken:
+                log.exception("log_broken", consumer=self.name)
+                raise
+            except Exception:
+                log.exception("consumer_crashed", consumer=self.name)
+                await asyncio.sleep(5)
+            finally:
+                self.driving = False
+
+    async def _hold(self) -> bool:
+        epoch = await self._database.fetchval("SELECT hold_consumer($1, $2, $3)", self.name, self._me, _TTL)
+        if epoch is None:
+            return False
+        row = await self._database.fetchrow("SELECT position, parked FROM consumers WHERE name = $1", self.name)
+        self._epoch, self.position = epoch, row["position"]
+        self._parked = _decode_parked(row["parked"])
+        return True
+
+    async def _drive(self) -> None:
+        self.driving = True
+        await self._effect.reset()
+        keeping = asyncio.create_task(self._keep(), name=f"consumer {self.name} lease")
+        try:
+            retry_at = time.monotonic() + _RETRY_PARKED
+            async for batch in self._feed.follow(self.position):
+                if keeping.done():
+                    await keeping
+                await self._apply(batch)
+                await self._move(batch[-1].position)
+                if self._parked and time.monotonic() >= retry_at:
+                    await self._retry_parked()
+                    retry_at = time.monotonic() + _RETRY_PARKED
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_TTL / 3)
+            with contextlib.suppress(Unavailable):
+                if await self._database.fetchval("SELECT hold_consumer($1, $2, $3)", self.name, self._me, _TTL) is None:
+                    raise _Lost(f"somebody else drives {self.name}")
+
+    async def _apply(self, batch: Sequence[Recorded]) -> None:
+        """Until it is done: a receiver that is away holds everything up, in order."""
+        wanted = [item for item in batch if item.stream not in self._parked]
+        pause = 0.2
+        while wanted:
+            try:
+                await self._effect.apply(wanted)
+            except Parked as parked:
+                for stream, reason in parked.streams.items():
+                    first = next(item.position for item in wanted if item.stream == stream)
+                    self._parked[stream] = first, reason
+                    log.warning("stream_parked", consumer=self.name, stream=str(stream), reason=reason)
+            except (EntrepotError, OSError, TimeoutError) as error:
+                log.warning("consumer_retries", consumer=self.name, reason=str(error), retry_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            return
+
+    async def _move(self, position: int) -> None:
+        moved = await self._database.fetchval(
+            "UPDATE consumers SET position = $3, parked = $4"
+            " WHERE name = $1 AND owner = $2 AND epoch = $5 RETURNING position",
+            self.name,
+            self._me,
+            position,
+            _encode_parked(self._parked),
+            self._epoch,
+        )
+        if moved is None:
+            raise _Lost(f"somebody else drives {self.name}")
+        self.position = position
+
+    async def _retry_parked(self) -> None:
+        """Try parked streams from where they stopped; the ones that go through take part again."""
+        for stream, (position, _) in list(self._parked.items()):
+            events = [
+                item
+                for item in await self._log.read_stream(IMAGE, stream, 0, 10_000)
+                if position <= item.position <= self.position
+            ]
+            with contextlib.suppress(Parked):
+                await self._effect.apply(events)
+                del self._parked[stream]
+                log.info("stream_resumed", consumer=self.name, stream=str(stream))
+        await self._move(self.position)
+
+
+def _encode_parked(parked: dict[UUID, tuple[int, str]]) -> bytes | None:
+    return encode({str(stream): place for stream, place in parked.items()}) if parked else None
+
+
+def _decode_parked(raw: bytes | None) -> dict[UUID, tuple[int, str]]:
+    document: dict[str, Any] = decode_json(raw) if raw else {}
+    return {UUID(stream): (place[0], place[1]) for stream, place in document.items()}

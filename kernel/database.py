@@ -1,0 +1,131 @@
+"""Connections to Postgres: a pool for reading, settings that every connection shares.
+
+Anything that says the server cannot be reached or went away becomes
+`Unavailable`; nothing else is swallowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from kernel.errors import Unavailable
+
+LOST: Final = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+)
+"""Errors that mean: the server is not there, is going away, or does not answer in time."""
+
+_SETTINGS: Final = {
+    "jit": "off",
+    "timezone": "UTC",
+    "lock_timeout": "20s",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """Turn every sign of a lost server into `Unavailable`."""
+    try:
+        yield
+    except LOST as error:
+        if isinstance(error, ValueError):  # asyncpg's word for an argument it cannot encode
+            raise
+        raise Unavailable("The database is not available") from error
+
+
+async def _prepare(connection: Any) -> None:
+    """JSON travels as bytes in both directions: we decode it ourselves, and faster."""
+    await connection.set_type_codec(
+        "json", schema="pg_catalog", encoder=lambda value: value, decoder=bytes, format="binary"
+    )
+
+
+async def _keep(connection: Any) -> None:
+    """Connections carry no state between uses, so there is nothing to reset."""
+
+
+async def connect(dsn: str, application: str, **settings: str) -> Any:
+    """A connection of one's own, outside the pool."""
+    try:
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=10,
+            command_timeout=90,
+            server_settings={**_SETTINGS, "application_name": f"entrepot {application}", **settings},
+        )
+        await _prepare(connection)
+    except LOST as error:
+        raise Unavailable(f"The database cannot be reached ({type(error).__name__})") from error
+    return connection
+
+
+class Database:
+    """The pool of one process."""
+
+    def __init__(self, dsn: str, size: int = 8) -> None:
+        self.dsn = dsn
+        self._size = size
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        try:
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=self._size,
+                timeout=10,
+                command_timeout=60,
+                max_inactive_connection_lifetime=300,
+                init=_prepare,
+                reset=_keep,
+                server_settings={**_SETTINGS, "application_name": "entrepot"},
+            )
+        except LOST as error:
+            raise Unavailable(f"The database cannot be reached ({type(error).__name__}: {error})") from error
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._pool.close(), 5)
+            self._pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for several statements."""
+        with reachable():
+            async with self._pool.acquire(timeout=5) as connection:
+                yield connection
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
+        """All rows of a statement."""
+        with reachable():
+            async with self._pool.acquire(timeout=5) as connection:
+                rows: Sequence[Any] = await connection.fetch(query, *arguments)
+                return rows
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any:
+        """The first row of a statement, or None."""
+        rows = await self.fetch(query, *arguments)
+        return rows[0] if rows else None
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        """The first column of the first row, or None."""
+        row = await self.fetchrow(query, *arguments)
+        return row[0] if row is not None else None

@@ -1,0 +1,340 @@
+"""The five doors: what a file in `stores/` or `plugins/` may export as `EXTENSION`.
+
+Each door is a frozen value with a config model, a way to bring the thing to
+life and a `selftest` that makes the contract suites cover it.  What ships in
+the box comes in through the same doors as a stranger's package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from uuid import UUID
+
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict
+
+from kernel.context import Actor
+from kernel.events import Blob, Identity
+
+if TYPE_CHECKING:
+    from kernel.image import Image
+    from kernel.notifications import Notification
+
+
+class NoConfig(BaseModel):
+    """For extensions without options."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+# --- stores ------------------------------------------------------------------------------
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """What a store reports after a write."""
+
+    url: str
+    """Finds the bytes again, as long as the image lives."""
+    size: int
+    md5: str | None = None
+    """Hash that the store took itself, where it does."""
+
+
+class Leftover(Struct, frozen=True):
+    """A name of ours found in a store, whole or half written."""
+
+    name: str
+    epoch: int
+
+
+class Store(Protocol):
+    """Keeps bytes under names of ours: `<image>/<attempt>/<step>.<epoch>`.
+
+    Names are unique: nobody writes one twice on purpose, and no write may
+    replace another.  Drivers raise `kernel.errors.StoreError` and its kin only.
+    """
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes], size: int | None = None) -> Stored:
+        """Write all chunks, durably, or leave nothing behind: not on failure of the source, not on cancellation."""
+        ...
+
+    def read(self, url: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `offset`, at most `length` of them; `BlobMissing` when they are gone."""
+        ...
+
+    async def size(self, url: str) -> int:
+        """Length in bytes; `BlobMissing` when they are gone."""
+        ...
+
+    async def delete(self, url: str) -> None:
+        """Remove the bytes; quiet when they are gone already."""
+        ...
+
+    async def leftovers(self, prefix: str) -> Sequence[Leftover]:
+        """Names of ours that begin with `prefix`, the half-written ones included."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove whatever lies under a name of ours, half-written or whole; quiet when there is nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections and threads back."""
+        ...
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """What `stores/detail` tells operators; never a secret."""
+        ...
+
+
+@runtime_checkable
+class AdoptsFiles(Protocol):
+    """A store that can take a local file over without the bytes passing through this process."""
+
+    async def adopt(self, name: str, path: Path, identity: Identity) -> Stored | None:
+        """Make the file's bytes this store's, the file itself staying where it is.
+
+        None when this file cannot be adopted (another disk): the caller then uses `put`.
+        `Corrupt` when the file is not the one that `identity` describes.
+        """
+        ...
+
+
+@runtime_checkable
+class LocalFiles(Protocol):
+    """A store whose objects are local files; staging has to be one."""
+
+    def path(self, url: str) -> Path:
+        """The file behind a URL."""
+        ...
+
+    async def reserve(self, name: str) -> Path:
+        """A path for a writer of ours, a subprocess say, to create; `seal` makes it an object."""
+        ...
+
+    async def seal(self, name: str) -> tuple[Stored, Identity]:
+        """Make a reserved file durable and read-only."""
+        ...
+
+    async def identify(self, url: str) -> Identity:
+        """The file as it is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSite:
+    """What a store is told about its place: its name, and what below its root is ours."""
+
+    name: str
+    deployment: UUID
+    fsync: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreDriver:
+    """A kind of back end; every `name:driver` in the configuration makes a store of it."""
+
+    name: str
+    config: type[BaseModel]
+    connect: Callable[[Any, StoreSite], Awaitable[Store]]
+    schemes: frozenset[str] = frozenset()
+    """URL schemes whose locations belong to stores of this kind."""
+    read_only: bool = False
+    unavailable: str | None = None
+    """Why it cannot be used here (a missing library), if so."""
+    selftest: Callable[[Path], BaseModel] | None = None
+
+
+# --- import methods ----------------------------------------------------------------------
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """A source that answered."""
+
+    chunks: AsyncIterator[bytes]
+    total: int | None = None
+    """Length of the whole, if the source told."""
+    offset: int = 0
+    """Where `chunks` begins: what was asked for, or 0 when the source starts over."""
+    validator: str | None = None
+    """What identifies this very version of the bytes (a strong ETag), for going on later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchRequest:
+    """What a method is asked to bring in."""
+
+    image: Image
+    options: Mapping[str, Any]
+    secrets: Mapping[str, str]
+    settings: Any
+    """The method's own configuration."""
+    stores: Mapping[str, Store]
+    size_cap: int
+    offset: int = 0
+    validator: str | None = None
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """Formats and properties taken over from the image this one is a copy of."""
+
+    disk_format: str | None
+    container_format: str | None
+    properties: dict[str, str | None]
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportMethod:
+    """A way for bytes to come in; offered when `enabled_import_methods` names it."""
+
+    name: str
+    options: type[BaseModel]
+    """Validates the members of `method` in the request; must ignore what it does not know."""
+    needs: str
+    """Status the image must have: queued, uploading or active."""
+    rule: str = "modify_image"
+    """Policy rule that the caller must pass."""
+    config: type[BaseModel] = NoConfig
+    section: str | None = None
+    rank: int = 50
+    """Order among the methods that are enabled by default."""
+    default: bool = True
+    """Whether it is offered when the configuration names no methods."""
+    open: Callable[[FetchRequest], Awaitable[Opened]] | None = None
+    """Opens the source; None when the bytes are staged already."""
+    describe: Callable[[FetchRequest], Awaitable[Description]] | None = None
+    check: Callable[[Any], None] | None = None
+    """Checks the options once the image is known to be importable; raises `Invalid`."""
+    admit: Callable[[Any, Any], Awaitable[None]] | None = None
+    """Last check before acceptance (options, config): may resolve names; raises `Invalid`."""
+    secrets: Callable[[Any, Actor], tuple[dict[str, Any], dict[str, str]]] | None = None
+    """Splits options into what may be recorded and what must be kept secret."""
+    copies: bool = False
+    """Whether it copies an active image to further stores, which keeps its status and data."""
+    selftest: Callable[[Path], Mapping[str, Any]] | None = None
+
+
+# --- import steps ------------------------------------------------------------------------
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Bounds on what a step may produce."""
+
+    size_cap: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRequest:
+    """What a step works on."""
+
+    image: Image
+    actor: Actor
+    request: Mapping[str, Any]
+    task_id: str
+    path: Path
+    """The staged file, read-only."""
+    blob: Blob
+    output: Callable[[], Awaitable[Path]]
+    """A path for the file that replaces the staged one; asked for only when there will be one."""
+    settings: Any
+    limits: Limits
+    progress: Callable[[int, int | None], None] = lambda done, total: None
+    site: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StepResult(Struct, frozen=True, kw_only=True):
+    """What a step did.  Absent means unchanged."""
+
+    replaced: bool = False
+    disk_format: str | None = None
+    container_format: str | None = None
+    virtual_size: int | None = None
+    properties: dict[str, str] = {}
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportStep:
+    """Looks at staged data before any store is written; runs when `image_import_plugins` names it."""
+
+    name: str
+    run: Callable[[StepRequest], Awaitable[StepResult]]
+    config: type[BaseModel] = NoConfig
+    section: str | None = None
+    unavailable: Callable[[], str | None] = lambda: None
+    warnings: Callable[[], Sequence[str]] = lambda: ()
+    selftest: Callable[[Path], BaseModel] | None = None
+
+
+# --- notifications -----------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """The receiver will never take this message; those before it in the batch were delivered."""
+
+    def __init__(self, message_id: UUID, reason: str) -> None:
+        super().__init__(reason)
+        self.message_id = message_id
+
+
+class Sink(Protocol):
+    """Takes notifications away.  May see one again after a crash, with the same id."""
+
+    async def deliver(self, batch: Sequence[Notification]) -> None:
+        """Hand all of them over, in order, durably.
+
+        `Refused` for a message that is the trouble itself; anything else has the whole
+        batch tried again.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationSink:
+    name: str
+    config: type[BaseModel]
+    connect: Callable[[Any], Awaitable[Sink]]
+    section: str | None = None
+    unavailable: str | None = None
+    selftest: Callable[[Path], BaseModel] | None = None
+
+
+# --- authentication ----------------------------------------------------------------------
+
+
+class Authenticator(Protocol):
+    """Tells who sends a request."""
+
+    async def identify(self, headers: Mapping[str, str], method: str, path: str) -> Actor:
+        """The caller; `Unauthenticated` when there is none, `Unavailable` when nobody can tell."""
+        ...
+
+    @property
+    def challenge(self) -> str | None:
+        """Value of `WWW-Authenticate` on a refusal."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthBackend:
+    name: str
+    config: type[BaseModel]
+    connect: Callable[[Any], Awaitable[Authenticator]]
+    section: str | None = None
+    loopback_only: bool = False
+    """Whether it trusts everybody, so that only this machine may reach it."""
+    unavailable: str | None = None
+    selftest: Callable[[Path], BaseModel] | None = None
+
+
+Extension = StoreDriver | ImportMethod | ImportStep | NotificationSink | AuthBackend

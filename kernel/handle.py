@@ -1,0 +1,173 @@
+"""The only write path: load, decide, append, and again if somebody was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from kernel.clock import Clock
+from kernel.commands import Command, CreateImage
+from kernel.context import Context
+from kernel.decide import decide
+from kernel.errors import LeaseHeld, NotFound, WrongExpectedVersion
+from kernel.evolve import NOTHING, evolve
+from kernel.ids import stream_of
+from kernel.image import Image
+from kernel.leases import Lease, Leases
+from kernel.log import EventLog, Loaded, Request
+from kernel.patience import patiently
+from kernel.recorded import IMAGE, Pending, pending
+from kernel.rows import Rows, Secret, Take, rows_between
+
+Guard = Callable[[Image], None]
+"""Authorisation against the state that the decision is made on; raises to refuse."""
+
+Limits = Mapping[tuple[str, str], int]
+"""(owner, resource) -> most that the owner may use."""
+
+Then = Callable[[Image, int], Command | None]
+"""What else to record along with what has just been decided: (state, epoch) -> command or None."""
+
+_MOST_TRIES: Final = 100
+
+
+class Handled(Struct, frozen=True, kw_only=True):
+    """What a command did."""
+
+    before: Image
+    after: Image
+    lease: Lease | None = None
+    position: int | None = None
+    """Where its first event stands in the log."""
+
+
+class Commands:
+    """Takes commands for images."""
+
+    def __init__(self, log: EventLog, leases: Leases, clock: Clock) -> None:
+        self._log = log
+        self._leases = leases
+        self._clock = clock
+        self.on_change: list[Callable[[UUID, Image, Image], None]] = []
+
+    async def load(self, image_id: str, *, patient: bool = False) -> Image:
+        """The state of an image as of now; `NOTHING` if there is none of exactly that id."""
+        stream = stream_of(image_id)
+        if stream is None:
+            return NOTHING
+        image = (await self._load(stream, patient)).image
+        return image if image.id == image_id else NOTHING
+
+    async def loaded(self, stream: UUID) -> Loaded:
+        """The state of a stream with what is known of its lease."""
+        return await self._log.load(stream)
+
+    async def handle(
+        self,
+        image_id: str,
+        *commands: Command,
+        context: Context,
+        guard: Guard | None = None,
+        limits: Limits | None = None,
+        lease: Lease | None = None,
+        take: bool = False,
+        yielding: bool = False,
+        release: bool = False,
+        park: float | None = None,
+        then: Then | None = None,
+        secrets: Sequence[Secret] = (),
+        forget: bool = False,
+        patient: bool = False,
+    ) -> Handled:
+        """Decide `commands` one after another on the image and record what they cause, all or nothing.
+
+        guard: authorises against the very state that the decision is made on.
+        lease: record in the name of this lease; refused as `Fenced` once somebody else has taken it.
+        take: take the image's lease with the same append; `LeaseHeld` while somebody has it.
+        yielding: take it for clean-up only, so that anybody with real work may have it.
+        release, park: give the lease back, `park` not before so many seconds have passed.
+        then: asked, with the state and the epoch, for one more command after another until it has none.
+        patient: wait for the database to come back rather than fail.
+        """
+        stream = stream_of(image_id)
+        if stream is None:
+            raise NotFound(f"No image found with ID {image_id}")
+        fresh = isinstance(commands[0], CreateImage) if commands else False
+        for _ in range(_MOST_TRIES):
+            loaded = Loaded(image=NOTHING) if fresh else await self._load(stream, patient)
+            before = loaded.image
+            if before.exists and before.id != image_id:
+                raise NotFound(f"No image found with ID {image_id}")
+            if guard is not None:
+                guard(before)
+            epoch = loaded.epoch + 1 if take else lease.epoch if lease else None
+            after, events = self._decide(commands, then, before, context, epoch)
+            more: dict[str, Any] = {}
+            if take:
+                more["take"] = self._take(loaded.epoch + 1, yielding)
+            if release:
+                more["release"] = True
+            if park is not None:
+                more["park"] = park
+            if secrets:
+                more["secrets"] = tuple(secrets)
+            if forget:
+                more["forget"] = True
+            if not events and not more:
+                return Handled(before=before, after=after, lease=lease)
+            request = Request(
+                category=IMAGE,
+                stream=stream,
+                expected=before.version,
+                events=events,
+                holder=self._leases.owner if lease else None,
+                epoch=lease.epoch if lease else None,
+                rows=rows_between(stream, before, after, dict(limits) if limits else None, **more)
+                if events
+                else Rows(**more),
+            )
+            try:
+                receipt = await self._log.append(request, patient=patient)
+            except WrongExpectedVersion:
+                if fresh:
+                    decide(commands[0], await self._existing(stream))
+                continue
+            if take:
+                lease = self._leases.hold(stream, loaded.epoch + 1)
+            if lease is not None and (release or park is not None):
+                self._leases.drop(lease)
+            for notice in self.on_change:
+                notice(stream, before, after)
+            return Handled(before=before, after=after, lease=lease, position=receipt.first_position)
+        raise LeaseHeld("Too many others change this image at the same time")
+
+    async def _load(self, stream: UUID, patient: bool) -> Loaded:
+        if not patient:
+            return await self._log.load(stream)
+        return await patiently(lambda: self._log.load(stream))
+
+    async def _existing(self, stream: UUID) -> Image:
+        return (await self._log.load(stream)).image
+
+    def _decide(
+        self, commands: Sequence[Command], then: Then | None, before: Image, context: Context, epoch: int | None
+    ) -> tuple[Image, tuple[Pending, ...]]:
+        at = max(self._clock.now(), before.at)
+        worker = self._leases.owner if epoch is not None else None
+        after = before
+        recorded: list[Pending] = []
+        queue = list(commands)
+        while command := queue.pop(0) if queue else (then(after, epoch or 0) if then else None):
+            events = decide(command, after)
+            batch = pending(events, context, at, worker=worker, epoch=epoch)
+            for item in batch:
+                after = evolve(after, item.event, item.meta)
+            recorded += batch
+        return after, tuple(recorded)
+
+    def _take(self, epoch: int, yielding: bool) -> Take:
+        leases = self._leases
+        return Take(owner=leases.owner, node=leases.node, epoch=epoch, ttl=leases.ttl, yielding=yielding)

@@ -1,0 +1,67 @@
+"""Looking at bytes while they stream by: which disk formats they are, and what is unsafe in them.
+
+Wraps the field's own inspector, oslo.utils' format_inspector, and boils its
+findings down to `Facts`, which are recorded; `kernel/verdict.py` judges them.
+Parsing is bounded (it keeps headers only), but it is parsing of hostile data:
+callers run it in a thread, never on the event loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from oslo_utils.imageutils import format_inspector
+
+from kernel.events import Facts, Format
+
+
+class _Slot:
+    """Hands one chunk at a time to the wrapper, which wants to pull."""
+
+    def __init__(self) -> None:
+        self.chunk = b""
+
+    def read(self, size: int) -> bytes:
+        return self.chunk
+
+
+class Inspector:
+    """Feed it every byte in order, then ask once."""
+
+    def __init__(self) -> None:
+        self._slot = _Slot()
+        self._wrapper: Any = format_inspector.InspectWrapper(cast(Any, self._slot))
+
+    def eat(self, chunk: bytes) -> None:
+        self._slot.chunk = chunk
+        self._wrapper.read(len(chunk))
+
+    def finish(self) -> Facts:
+        """What was seen.  Data that the inspector itself stumbles over counts as unsafe."""
+        self._slot.chunk = b""
+        self._wrapper.close()
+        try:
+            found = self._wrapper.formats or []
+        except Exception as error:
+            return Facts(formats=(Format(name="unreadable", unsafe={"inspection": _text(error)}),))
+        return Facts(formats=tuple(sorted(map(_format, found), key=lambda item: item.name)))
+
+
+def _format(inspector: Any) -> Format:
+    unsafe: dict[str, str] = {}
+    try:
+        inspector.safety_check()
+    except format_inspector.SafetyCheckFailed as error:
+        unsafe = {str(name): _text(why) for name, why in error.failures.items()}
+    except Exception as error:
+        unsafe = {"inspection": _text(error)}
+    try:
+        virtual_size = int(inspector.virtual_size)
+    except Exception:
+        virtual_size = 0
+    variant = getattr(inspector, "vmdktype", None)
+    return Format(name=str(inspector), virtual_size=virtual_size or None, unsafe=unsafe, variant=variant)
+
+
+def _text(error: object) -> str:
+    return str(error)[:200] or type(error).__name__

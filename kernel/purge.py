@@ -1,0 +1,95 @@
+"""Removing bytes that nobody needs: garbage by its location, leftovers by their names.
+
+Everything here may be repeated.  What is recorded as valid is never touched, nor is
+anything that is not of our own making; what cannot be removed now is simply not
+reported as gone, and stays outstanding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from kernel.errors import EntrepotError
+from kernel.image import Image
+from kernel.site import Site
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE: Final = 15.0
+"""Seconds a store gets to remove one thing."""
+
+
+class Purged(Struct, frozen=True):
+    """What is gone, for `RecordPurge` or `FinishUndo`."""
+
+    blobs: tuple[tuple[str, str], ...] = ()
+    sweeps: tuple[str, ...] = ()
+
+
+def valid_names(image: Image) -> frozenset[str]:
+    """Names of ours that the image's record vouches for."""
+    names = {location.name for location in image.locations if location.name}
+    if image.staged is not None:
+        names.add(image.staged.name)
+    if image.job is not None:
+        names.update(image.job.writing.values())
+        if image.job.data is not None:
+            names.add(image.job.data.name)
+    return frozenset(names)
+
+
+class Purger:
+    """Removes; needs no lease, since removing twice does no harm."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def purge(self, image: Image, now: datetime) -> Purged:
+        """All garbage of the image, and the sweeps that are due."""
+        blobs = await self.delete_all((item.store, item.url) for item in image.garbage)
+        due = [sweep for sweep in image.sweeps if sweep.due is None or sweep.due <= now]
+        stores = {sweep.store: max(s.below for s in due if s.store == sweep.store) for sweep in due}
+        swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
+        return Purged(blobs, tuple(store for store, clean in zip(stores, swept, strict=True) if clean))
+
+    async def delete_all(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Delete locations; returns those that are gone."""
+        targets = tuple(dict.fromkeys(wanted))
+        gone = await asyncio.gather(*(self._delete(store, url) for store, url in targets))
+        return tuple(target for target, done in zip(targets, gone, strict=True) if done)
+
+    async def _delete(self, name: str, url: str) -> bool:
+        store = self._site.store(name)
+        if store is None:
+            log.warning("store_gone", store=name, url=url)
+            return False
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await store.delete(url)
+        except (EntrepotError, TimeoutError) as error:
+            log.warning("not_deleted", store=name, url=url, reason=str(error) or "no answer")
+            return False
+        return True
+
+    async def _sweep(self, image: Image, name: str, below: int) -> bool:
+        """Remove names of this image below an epoch, unless the record vouches for them."""
+        store = self._site.store(name)
+        if store is None:
+            return True
+        valid = valid_names(image)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                for leftover in await store.leftovers(f"{image.id}/"):
+                    if leftover.epoch < below and leftover.name not in valid:
+                        log.info("leftover_removed", store=name, name=leftover.name)
+                        await store.remove(leftover.name)
+        except (EntrepotError, TimeoutError) as error:
+            log.warning("not_swept", store=name, image_id=image.id, reason=str(error) or "no answer")
+            return False
+        return True

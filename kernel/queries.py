@@ -1,0 +1,100 @@
+"""Reads of the read models: one indexed query each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from kernel.database import Database
+from kernel.evolve import NOTHING
+from kernel.ids import stream_of
+from kernel.image import FOLD, Image, Task
+from kernel.leases import Progress
+from kernel.listing import Listing, Marker, Query
+from kernel.log_postgres import PostgresLog, decode_image
+
+_SHOW: Final = "SELECT id, version, fold, state FROM images WHERE id = $1"
+_TASKS: Final = """
+SELECT t.document, l.progress FROM tasks t LEFT JOIN leases l ON l.stream = t.image AND l.owner IS NOT NULL
+WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
+ORDER BY t.created_at, t.id
+"""
+
+decode_task: Final = msgspec.json.Decoder(Task).decode
+decode_progress: Final = msgspec.json.Decoder(Progress).decode
+
+
+_MOST_KNOWN: Final = 4096
+
+
+class TaskRecord(Struct, frozen=True):
+    """A task with how far its work has come, while there is any."""
+
+    task: Task
+    image_id: str
+    progress: Progress | None = None
+
+
+class Queries:
+    """What the API and the command line ask."""
+
+    def __init__(self, database: Database, log: PostgresLog) -> None:
+        self._database = database
+        self._log = log
+        self._known: dict[UUID, Image] = {}
+
+    async def image(self, image_id: str) -> Image:
+        """An image by exactly this id; `NOTHING` if there is none."""
+        stream = stream_of(image_id)
+        if stream is None:
+            return NOTHING
+        row = await self._database.fetchrow(_SHOW, stream)
+        image = await self._decoded(row) if row is not None else NOTHING
+        return image if image.id == image_id else NOTHING
+
+    async def images(self, listing: Listing, marker: Image | None = None) -> list[Image]:
+        """A page of images, in the order asked for, after `marker`."""
+        place = Marker(values=_sort_values(marker)) if marker is not None else None
+        query = Query(listing, place)
+        rows = await self._database.fetch(query.sql(), *query.parameters)
+        return [await self._decoded(row) for row in rows]
+
+    async def _decoded(self, row: Any) -> Image:
+        """The row's state; the newest states read are kept decoded."""
+        stream: UUID = row["id"]
+        known = self._known.get(stream)
+        if known is not None and known.version == row["version"]:
+            return known
+        image = decode_image(row["state"]) if row["fold"] == FOLD else await self._log.fold(stream)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[stream] = image
+        return image
+
+    async def tasks_of(self, image_id: str, stream: UUID, owner: str | None) -> list[TaskRecord]:
+        """Unexpired tasks of an image, oldest first; only one project's unless `owner` is None."""
+        rows: Sequence[Any] = await self._database.fetch(_TASKS, stream, owner)
+        records = []
+        for row in rows:
+            task = decode_task(row["document"])
+            progress = decode_progress(row["progress"]) if row["progress"] and not task.final else None
+            records.append(TaskRecord(task, image_id, progress))
+        return records
+
+
+def _sort_values(image: Image) -> dict[str, Any]:
+    """The image's values in the columns that lists can be sorted by."""
+    return {
+        "name": image.name,
+        "status": image.status,
+        "container_format": image.container_format,
+        "disk_format": image.disk_format,
+        "size": image.size,
+        "id": stream_of(image.id),
+        "created_at": image.created_at,
+        "updated_at": image.updated_at,
+    }

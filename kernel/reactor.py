@@ -1,0 +1,262 @@
+"""Finding work and having it done, within this process's capacity.
+
+    own changes ─▶ ┐
+    NOTIFY ──────▶ ├─▶ which images need something? ─▶ claim (lease) ─▶ runner
+    poll, start ─▶ ┘          one indexed query
+
+Every cause of work looks the same from here: a new import, an expired lease, a
+back-off that has run out, a clean-up.  The claim is an append that takes the
+lease; whoever is second finds it held and lets go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from kernel import commands as c
+from kernel.clock import Clock
+from kernel.context import Actor, Context, service_context
+from kernel.database import Database
+from kernel.errors import Conflict, EntrepotError, Fenced, LeaseHeld, NotFound, Unavailable
+from kernel.feed import Feed
+from kernel.handle import Commands
+from kernel.ids import new_id
+from kernel.image import Image
+from kernel.leases import Lease, Leases
+from kernel.log import Loaded
+from kernel.purge import Purger
+from kernel.runner import Runner
+from kernel.site import Site
+from kernel.work import Work, outstanding
+
+log = structlog.get_logger(__name__)
+
+POLL: Final = 1.0
+"""Seconds between two looks for work that nobody told us of."""
+
+_PURGES: Final = 8
+"""Clean-ups under way at once; they do not count against the imports."""
+
+_BACK_OFF: Final = 20.0
+"""Seconds before bytes that could not be removed are tried again."""
+
+_FIND: Final = """
+SELECT i.id, i.image_id
+FROM images i LEFT JOIN leases l ON l.stream = i.id
+WHERE i.work IS NOT NULL AND (i.work = 'purge') = $1 AND i.due_at <= clock_timestamp()
+  AND (l.stream IS NULL OR l.until < clock_timestamp()) AND (i.node IS NULL OR i.node = $2)
+  AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
+"""
+
+
+class Reactor:
+    """Drives everything outstanding that this process can take on."""
+
+    def __init__(
+        self, site: Site, commands: Commands, leases: Leases, database: Database, feed: Feed, clock: Clock
+    ) -> None:
+        self._site = site
+        self._commands = commands
+        self._leases = leases
+        self._database = database
+        self._clock = clock
+        self._purger = Purger(site)
+        self._hint = feed.hint()
+        self._running: dict[UUID, tuple[asyncio.Task[None], bool]] = {}
+        self._again: set[UUID] = set()
+        self._loop: asyncio.Task[None] | None = None
+        self._stopping = False
+        settings = site.settings
+        self._capacity = min(
+            settings.import_worker.max_concurrent,
+            settings.taskflow_executor.max_workers,
+            settings.wsgi.task_pool_threads,
+        )
+        commands.on_change.append(self._notice)
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._run(), name="reactor")
+
+    async def stop(self, grace: float) -> None:
+        """Let running work finish for up to `grace` seconds, then hand the rest over: none fails."""
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait({self._loop})
+        tasks = {task for task, _ in self._running.values()}
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=grace)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=10)
+
+    @property
+    def idle(self) -> bool:
+        return not self._running
+
+    # --- finding ---------------------------------------------------------------------
+
+    def _notice(self, stream: UUID, before: Image, after: Image) -> None:
+        """A change of our own: take its work up without waiting for anybody to tell us."""
+        work = outstanding(after)
+        if work is None or work.due is not None:
+            return
+        if any(lease.stream == stream for lease in self._leases.held):
+            return
+        self._consider(stream, after.id, work.kind == "purge")
+
+    def _consider(self, stream: UUID, image_id: str, purge: bool) -> None:
+        if self._stopping:
+            return
+        if stream in self._running:
+            self._again.add(stream)
+            return
+        if self._room(purge) <= 0:
+            return
+        task = asyncio.create_task(self._work(stream, image_id), name=f"work {image_id}")
+        self._running[stream] = task, purge
+        task.add_done_callback(lambda _: self._done(stream, image_id, purge))
+
+    def _done(self, stream: UUID, image_id: str, purge: bool) -> None:
+        self._running.pop(stream, None)
+        if stream in self._again:
+            self._again.discard(stream)
+            self._consider(stream, image_id, purge)
+        self._hint.set()
+
+    def _room(self, purge: bool) -> int:
+        busy = sum(1 for _, is_purge in self._running.values() if is_purge == purge)
+        return (_PURGES if purge else self._capacity) - busy
+
+    async def _run(self) -> None:
+        while True:
+            self._hint.clear()
+            try:
+                await self._look()
+            except Unavailable as error:
+                log.warning("reactor_waits", reason=str(error))
+            try:
+                await asyncio.wait_for(self._hint.wait(), POLL)
+                await asyncio.sleep(0.02)  # let a burst of hints become one look
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> None:
+        for purge in (False, True):
+            room = self._room(purge)
+            if room > 0:
+                rows: Any = await self._database.fetch(_FIND, purge, self._site.node, list(self._running), room)
+                for row in rows:
+                    self._consider(row["id"], row["image_id"], purge)
+
+    # --- working ---------------------------------------------------------------------
+
+    async def _work(self, stream: UUID, image_id: str) -> None:
+        try:
+            await self._claim_and_run(stream, image_id)
+        except (LeaseHeld, Conflict, NotFound, Fenced):
+            pass  # somebody else was faster, or it is done
+        except EntrepotError as error:
+            log.warning("work_refused", image_id=image_id, reason=str(error))
+        except Exception:
+            log.exception("work_crashed", image_id=image_id)
+            await asyncio.sleep(POLL)
+
+    async def _claim_and_run(self, stream: UUID, image_id: str) -> None:
+        loaded = await self._commands.loaded(stream)
+        work = outstanding(loaded.image)
+        if work is None or (work.due is not None and work.due > self._clock.now()):
+            return
+        if work.kind == "purge":
+            await self._purge(loaded)
+        elif work.kind == "discard":
+            await self._discard(loaded, work)
+        else:
+            await self._import(loaded)
+
+    async def _discard(self, loaded: Loaded, work: Work) -> None:
+        """A client's transfer whose process is gone: back to `queued`."""
+        transfer = loaded.image.transfer
+        assert transfer is not None
+        failed = c.FailTransfer(transfer=transfer.id, reason="The process that received the data is gone")
+        await self._commands.handle(
+            loaded.image.id,
+            self._take_over(loaded),
+            failed,
+            context=service_context(),
+            take=True,
+            release=True,
+            patient=True,
+        )
+
+    async def _import(self, loaded: Loaded) -> None:
+        image = loaded.image
+        job = image.job
+        assert job is not None
+        context = _context_of(image)
+        claim = (self._take_over(loaded),) if loaded.abandoned or job.writing else ()
+        runner = Runner(self._site, self._commands, self._clock, image, context)
+        lease = await runner.claim(*claim)
+        try:
+            await runner.run()
+        finally:
+            await asyncio.shield(self._give_back(image.id, lease))
+
+    async def _give_back(self, image_id: str, lease: Lease) -> None:
+        """Let others have what was not finished here (a graceful stop, a crash of ours) at once."""
+        if lease in self._leases.held:
+            try:
+                await self._commands.handle(
+                    image_id, context=service_context(), lease=lease, release=True, patient=not self._stopping
+                )
+            except EntrepotError as error:
+                log.info("lease_not_given_back", image_id=image_id, reason=str(error))
+            self._leases.drop(lease)
+
+    async def _purge(self, loaded: Loaded) -> None:
+        """Remove bytes nobody needs, under a lease that yields to any real work."""
+        image = loaded.image
+        context = service_context()
+        claim = (self._take_over(loaded),) if loaded.abandoned else ()
+        handled = await self._commands.handle(image.id, *claim, context=context, take=True, yielding=True)
+        assert handled.lease is not None
+        lease, image = handled.lease, handled.after
+        done = False
+        try:
+            purged = await self._purger.purge(image, self._clock.now())
+            record = c.RecordPurge(blobs=purged.blobs, sweeps=purged.sweeps)
+            after = (await self._commands.handle(image.id, record, context=context, patient=True)).after
+            due = outstanding(after)
+            done = due is None or due.kind != "purge" or due.due is not None
+        finally:
+            self._leases.drop(lease)
+            await asyncio.shield(self._end_purge(image.id, lease, done))
+
+    async def _end_purge(self, image_id: str, lease: Lease, done: bool) -> None:
+        park = None if done else _BACK_OFF
+        try:
+            await self._commands.handle(
+                image_id, context=service_context(), lease=lease, release=done, park=park, patient=not self._stopping
+            )
+        except EntrepotError as error:
+            log.info("lease_not_given_back", image_id=image_id, reason=str(error))
+
+    def _take_over(self, loaded: Loaded) -> c.Command:
+        """Whoever let the lease run out may only be stopped: look for what it leaves behind once more, later."""
+        if not loaded.abandoned:
+            return c.TakeOver()
+        return c.TakeOver(sweep_at=self._clock.now() + timedelta(seconds=2 * self._leases.ttl))
+
+
+def _context_of(image: Image) -> Context:
+    """The story the job belongs to: its events are the importing user's doing."""
+    task = image.task
+    assert task is not None
+    actor = Actor(user_id=task.user_id, project_id=task.owner, roles=frozenset(task.roles))
+    return Context(actor=actor, request_id=task.request_id, correlation=task.correlation or new_id())

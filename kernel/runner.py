@@ -1,0 +1,267 @@
+"""Performing one import: step by step, each recorded before the next.
+
+    record outcomes ─▶ (steps that need no I/O ride along) ─▶ perform the next ─▶ record …
+
+The runner holds the image's lease.  It never decides: `outstanding` says what is
+next, commands say what came of it, and the log refuses whatever comes too late.
+When somebody deletes the image or cancels the import it is woken by the lease's
+watch, looks at the state and stops.  Dying at any point loses at most the step
+under way; the next worker looks at the same state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import structlog
+
+from kernel import commands as c
+from kernel.acquire import Acquirer
+from kernel.clock import Clock
+from kernel.context import Context
+from kernel.errors import Corrupt, EntrepotError, Fenced, NotFound, UnacceptableData
+from kernel.events import Blob
+from kernel.failures import kind_of, reason_of
+from kernel.handle import Commands
+from kernel.image import STAGING, Image, Job
+from kernel.leases import Lease
+from kernel.naming import blob_name
+from kernel.purge import Purger
+from kernel.site import Site
+from kernel.sources import StagedSource
+from kernel.verdict import judge
+from kernel.watching import cancelled, watched
+from kernel.work import Work, outstanding
+from kernel.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+
+class _Superseded(Exception):
+    """The image was deleted, or somebody else works on it."""
+
+
+class _TurnedRound(Exception):
+    """Somebody cancelled the import: look at the state again."""
+
+
+class Runner:
+    """Performs the import that holds one image."""
+
+    def __init__(self, site: Site, commands: Commands, clock: Clock, image: Image, context: Context) -> None:
+        assert image.job is not None
+        self._site = site
+        self._commands = commands
+        self._clock = clock
+        self._context = context
+        self._image = image
+        self._task_id = image.job.task_id
+        self._writes: dict[str, asyncio.Task[c.Command]] = {}
+        self._source: StagedSource | None = None
+        self._purger = Purger(site)
+
+    async def claim(self, *commands: c.Command) -> Lease:
+        """Take the lease, recording the start of the work with it; `LeaseHeld` if somebody was faster."""
+        await self._glance_at_staging()
+        handled = await self._commands.handle(
+            self._image.id, *commands, then=self._next_free, context=self._context, take=True, patient=True
+        )
+        assert handled.lease is not None
+        self._image, self._lease = handled.after, handled.lease
+        self._writer = Writer(self._site, self._lease)
+        self._acquirer = Acquirer(self._site, self._lease, self._context)
+        return self._lease
+
+    async def run(self) -> None:
+        """Work until the import has ended, or until it is somebody else's."""
+        image = self._image
+        try:
+            while True:
+                job, work = image.job, outstanding(image)
+                if job is None or work is None or job.task_id != self._task_id:
+                    return
+                try:
+                    outcomes = await self._perform(work, image, job)
+                except _TurnedRound:
+                    outcomes = ()
+                image = await self._record(outcomes)
+        except (_Superseded, Fenced, NotFound) as reason:
+            log.info("import_left", image_id=self._image.id, task=self._task_id, reason=str(reason))
+        finally:
+            await self._stop_writes()
+
+    # --- recording -------------------------------------------------------------------
+
+    async def _record(self, outcomes: Sequence[c.Command]) -> Image:
+        last = any(isinstance(command, c.ClearStaging | c.FinishUndo) for command in outcomes)
+        recording = self._commands.handle(
+            self._image.id,
+            *outcomes,
+            then=self._next_free,
+            context=self._context,
+            lease=self._lease,
+            release=last,
+            forget=last,
+            patient=True,
+        )
+        self._image = (await asyncio.shield(recording)).after
+        return self._image
+
+    def _next_free(self, image: Image, epoch: int) -> c.Command | None:
+        """The next step, if it needs no I/O and can ride along with what is being recorded."""
+        job, work = image.job, outstanding(image)
+        if job is None or work is None or job.task_id != self._task_id:
+            return None
+        match work.kind:
+            case "begin":
+                return c.BeginImport(task_id=self._task_id)
+            case "inspect" if job.data is not None and job.data.facts is not None:
+                return self._inspected(image, job.data)
+            case "store":
+                return self._next_store(image, job, epoch)
+        return None
+
+    def _inspected(self, image: Image, data: Blob) -> c.Command:
+        try:
+            verdict = judge(image.disk_format, image.container_format, data.size, data.facts, self._site.rules)
+        except UnacceptableData as error:
+            return c.FailStep(task_id=self._task_id, step="inspect", reason=str(error), inspection=True)
+        return c.RecordInspection(task_id=self._task_id, detected=verdict.detected, virtual_size=verdict.virtual_size)
+
+    def _next_store(self, image: Image, job: Job, epoch: int) -> c.Command | None:
+        """Begin another store while the bytes are known to be good and fewer than `parallel` are being written."""
+        if self._source is None or self._source.blob != job.data or len(job.writing) >= job.parallel:
+            return None
+        store = next((name for name in job.todo if name not in job.writing), None)
+        if store is None:
+            return None
+        name = blob_name(image.id, job.task_id, store, epoch)
+        return c.StartStore(task_id=self._task_id, store=store, name=name)
+
+    # --- performing ------------------------------------------------------------------
+
+    async def _perform(self, work: Work, image: Image, job: Job) -> Sequence[c.Command]:
+        match work.kind:
+            case "describe":
+                return await self._guarded(work.kind, self._acquirer.describe(image, job))
+            case "fetch":
+                return await self._guarded(work.kind, self._acquirer.fetch(image, job))
+            case "step":
+                assert work.subject is not None
+                return await self._guarded(work.subject, self._acquirer.step(image, job, work.subject))
+            case "inspect":
+                return await self._guarded(work.kind, self._acquirer.look(image, job))
+            case "store" if not job.writing:
+                return await self._guarded("verify", self._verify(job))
+            case "store":
+                return await self._write(job)
+            case "clear":
+                return await self._clear(image, job)
+            case "undo":
+                return await self._undo(image)
+        raise AssertionError(f"a job cannot need {work.kind}")
+
+    async def _guarded(self, step: str, action: Coroutine[Any, Any, Sequence[c.Command]]) -> Sequence[c.Command]:
+        """A step before the stores: its failure turns the import round."""
+        try:
+            outcomes = await watched(self._lease, action, self._look_up)
+        except (_Superseded, _TurnedRound):
+            raise
+        except Exception as error:
+            if not isinstance(error, EntrepotError):
+                log.exception("step_crashed", image_id=self._image.id, step=step)
+            failed = c.FailStep(
+                task_id=self._task_id,
+                step=step,
+                reason=reason_of(error),
+                kind=kind_of(error),
+                inspection=isinstance(error, UnacceptableData),
+            )
+            return (failed,)
+        for outcome in outcomes:
+            self._trust(outcome)
+        return outcomes
+
+    async def _look_up(self) -> None:
+        """Whether to go on, after something happened to the image."""
+        if self._lease.lost:
+            raise _Superseded("the lease was taken over")
+        image = await self._commands.load(self._image.id, patient=True)
+        job = image.job
+        if job is None or job.task_id != self._task_id:
+            raise _Superseded("the import does not hold the image any more")
+        if job.failure is not None:
+            raise _TurnedRound
+
+    def _trust(self, outcome: c.Command) -> None:
+        """Bytes that this process has just written need no second look."""
+        blob = getattr(outcome, "blob", None) or getattr(getattr(outcome, "completed", None), "blob", None)
+        if isinstance(blob, Blob):
+            self._source = StagedSource(self._site.staging, blob)
+
+    async def _glance_at_staging(self) -> None:
+        """Spare the staged bytes a second look when the file is just as it was recorded."""
+        job = self._image.job
+        if job is not None and job.data is not None:
+            source = StagedSource(self._site.staging, job.data)
+            if await source.untouched():
+                self._source = source
+
+    async def _verify(self, job: Job) -> Sequence[c.Command]:
+        if job.data is None:
+            raise Corrupt(STAGING, "there are no staged bytes")
+        source = StagedSource(self._site.staging, job.data)
+        await source.verify()
+        self._source = source
+        return ()
+
+    async def _clear(self, image: Image, job: Job) -> Sequence[c.Command]:
+        """Remove every staged byte of this import."""
+        staged = [(STAGING, item.url) for item in image.garbage if item.store == STAGING]
+        if job.data is not None:
+            staged.append((STAGING, job.data.url))
+        gone = await self._purger.delete_all(staged)
+        kept = tuple(url for store, url in staged if (store, url) not in gone)
+        return (c.ClearStaging(task_id=self._task_id, kept=kept),)
+
+    async def _undo(self, image: Image) -> Sequence[c.Command]:
+        await self._stop_writes()
+        self._lease.report("undoing", 0)
+        purged = await self._purger.purge(image, self._clock.now())
+        return (c.FinishUndo(task_id=self._task_id, purged=purged.blobs, swept=purged.sweeps),)
+
+    # --- stores ----------------------------------------------------------------------
+
+    async def _write(self, job: Job) -> Sequence[c.Command]:
+        """Have every started store written; returns as soon as one is done."""
+        assert self._source is not None
+        for store, name in job.writing.items():
+            if store not in self._writes:
+                writing = self._write_one(store, name, self._source)
+                self._writes[store] = asyncio.create_task(writing, name=f"to {store}")
+        done = await watched(self._lease, self._first_done(), self._look_up)
+        return [await self._writes.pop(store) for store in done]
+
+    async def _first_done(self) -> list[str]:
+        await asyncio.wait(self._writes.values(), return_when=asyncio.FIRST_COMPLETED)
+        return [store for store, task in self._writes.items() if task.done()]
+
+    async def _write_one(self, store: str, name: str, source: StagedSource) -> c.Command:
+        """Write one store; its failure is an outcome, not an error."""
+        try:
+            location = await self._writer.write(store, name, source)
+        except Exception as error:
+            if not isinstance(error, EntrepotError):
+                log.exception("store_crashed", image_id=self._image.id, store=store)
+            reason = reason_of(error)
+            log.info("store_failed", image_id=self._image.id, store=store, reason=reason)
+            return c.RecordStoreFailure(task_id=self._task_id, store=store, reason=reason, kind=kind_of(error))
+        digests = source.blob.digests
+        return c.RecordStoreSuccess(task_id=self._task_id, store=store, location=location, digests=digests)
+
+    async def _stop_writes(self) -> None:
+        tasks = list(self._writes.values())
+        self._writes.clear()
+        await asyncio.gather(*(cancelled(task) for task in tasks))

@@ -1,0 +1,179 @@
+"""The whole service as one value: built in order, started in order, stopped the other way round.
+
+    database ─▶ log ─▶ leases, feed ─▶ site ─▶ commands ─▶ reactor ─▶ consumers
+                                                      └─▶ the edge (HTTP), owned by the caller
+
+A role decides what runs: `api` answers requests, `worker` does the work and drives
+the consumers, `all` is both in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from kernel.appender import Appender
+from kernel.clock import Clock, SystemClock
+from kernel.consumers import Consumer
+from kernel.database import Database
+from kernel.dispatcher import Dispatcher, Muted
+from kernel.extend import NotificationSink, Sink
+from kernel.feed import Feed
+from kernel.handle import Commands
+from kernel.image import Image
+from kernel.leases import Leases
+from kernel.log_postgres import PostgresLog
+from kernel.projector import PROJECTIONS, Projector
+from kernel.queries import Queries
+from kernel.reactor import Reactor
+from kernel.registry import Registry
+from kernel.settings import Settings
+from kernel.site import Site, build_site
+from kernel.transfers import Transfers
+from kernel.work import interrupts
+
+log = structlog.get_logger(__name__)
+
+Role = Literal["all", "api", "worker"]
+
+GRACE = 20.0
+"""Seconds that running imports get to finish on a graceful stop before they are handed over."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """Everything that one process runs."""
+
+    settings: Settings
+    role: Role
+    registry: Registry
+    database: Database
+    appender: Appender
+    log: PostgresLog
+    feed: Feed
+    leases: Leases
+    clock: Clock
+    site: Site
+    commands: Commands
+    queries: Queries
+    transfers: Transfers
+    reactor: Reactor | None = None
+    consumers: list[Consumer] = field(default_factory=list)
+    sinks: list[Sink] = field(default_factory=list)
+
+    async def stop_working(self, grace: float = GRACE) -> None:
+        """Take nothing new up; finish or hand over what is running."""
+        if self.reactor is not None:
+            await self.reactor.stop(grace)
+        await asyncio.gather(*(consumer.stop() for consumer in self.consumers))
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    registry: Registry,
+    dsn: str,
+    *,
+    role: Role = "all",
+    node: str = "localhost",
+    sinks: Sequence[tuple[NotificationSink, object]] = (),
+    clock: Clock | None = None,
+    grace: float = GRACE,
+    revive: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[Service]:
+    """A running service; on the way out it stops gracefully.  The schema must be up to date.
+
+    revive: asked to bring the database back whenever it is found gone.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        service = await _start(settings, registry, dsn, role, node, clock or SystemClock(), revive, stack)
+        try:
+            await _start_work(service, sinks)
+            log.info("service_started", role=role, node=node, stores=sorted(service.site.backends))
+            yield service
+        finally:
+            await service.stop_working(grace)
+            for sink in service.sinks:
+                await sink.close()
+            log.info("service_stopped", role=role)
+
+
+async def _start(
+    settings: Settings,
+    registry: Registry,
+    dsn: str,
+    role: Role,
+    node: str,
+    clock: Clock,
+    revive: Callable[[], Awaitable[None]] | None,
+    stack: contextlib.AsyncExitStack,
+) -> Service:
+    database = Database(dsn)
+    await database.open()
+    stack.push_async_callback(database.close)
+    deployment: UUID = await database.fetchval("SELECT id FROM deployment")
+    site = await build_site(settings, registry, deployment, node)
+    stack.push_async_callback(site.close)
+    appender = Appender(dsn, lambda events: feed.committed(events), revive)
+    event_log = PostgresLog(database, appender)
+    leases = Leases(database, settings.import_worker.lease_seconds, node)
+    feed = Feed(event_log, dsn, leases.interrupt)
+    commands = Commands(event_log, leases, clock)
+    commands.on_change.append(_interrupting(leases))
+    await appender.start()
+    stack.push_async_callback(appender.stop)
+    await feed.start()
+    stack.push_async_callback(feed.stop)
+    await leases.start()
+    stack.push_async_callback(leases.stop)
+    return Service(
+        settings=settings,
+        role=role,
+        registry=registry,
+        database=database,
+        appender=appender,
+        log=event_log,
+        feed=feed,
+        leases=leases,
+        clock=clock,
+        site=site,
+        commands=commands,
+        queries=Queries(database, event_log),
+        transfers=Transfers(site, commands),
+    )
+
+
+def _interrupting(leases: Leases) -> Callable[[UUID, Image, Image], None]:
+    def notice(stream: UUID, before: Image, after: Image) -> None:
+        if interrupts(before, after):
+            leases.interrupt(stream)
+
+    return notice
+
+
+async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, object]]) -> None:
+    if service.role == "api":
+        return
+    service.reactor = Reactor(
+        service.site, service.commands, service.leases, service.database, service.feed, service.clock
+    )
+    await service.reactor.start()
+    muted = Muted(service.settings.default.disabled_notifications)
+    for driver, config in sinks:
+        sink = await driver.connect(config)
+        service.sinks.append(sink)
+        _consume(service, f"sink {driver.name}", Dispatcher(sink, service.log, muted))
+    for projection in PROJECTIONS:
+        _consume(service, f"projection {projection.NAME}", Projector(projection, service.log, service.database))
+    for consumer in service.consumers:
+        await consumer.start()
+
+
+def _consume(service: Service, name: str, effect: Dispatcher | Projector) -> None:
+    service.consumers.append(Consumer(name, effect, service.log, service.feed, service.database))

@@ -1,0 +1,286 @@
+"""One installation brought to life: its stores, methods, steps and limits.
+
+Built once from settings and registry, with every fault reported together;
+everything that serves requests or works on imports is handed this value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from kernel.errors import ConfigError, EntrepotError
+from kernel.extend import ImportMethod, ImportStep, LocalFiles, Store, StoreDriver, StoreSite
+from kernel.image import STAGING, Image
+from kernel.registry import Registry
+from kernel.settings import Settings
+from kernel.verdict import Rules
+
+RESERVED_PREFIX = "os_glance_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A configured store with what clients and operators are told of it."""
+
+    name: str
+    driver: StoreDriver
+    store: Store
+    description: str | None = None
+    weight: int = 0
+
+    @property
+    def read_only(self) -> bool:
+        return self.driver.read_only
+
+
+async def no_limits(image: Image) -> Mapping[tuple[str, str], int]:
+    """For sites that hold nobody to a quota."""
+    return {}
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """What is configured, live."""
+
+    settings: Settings
+    registry: Registry
+    deployment: UUID
+    node: str
+    backends: dict[str, Backend]
+    default: str
+    multi: bool
+    """Whether clients see several stores."""
+    staging: Store
+    methods: dict[str, ImportMethod]
+    steps: dict[str, ImportStep]
+    configs: dict[str, BaseModel] = field(default_factory=dict)
+    """Extension kind and name -> its validated options, such as `step:no_op`."""
+    limits: Callable[[Image], Awaitable[Mapping[tuple[str, str], int]]] = no_limits
+
+    @property
+    def rules(self) -> Rules:
+        formats = self.settings.image_format
+        return Rules(
+            require_match=formats.require_image_format_match,
+            vmdk_types=frozenset(name.lower() for name in formats.vmdk_allowed_types),
+            nonfatal=frozenset(formats.gpt_safety_checks_nonfatal),
+        )
+
+    @property
+    def stores(self) -> dict[str, Store]:
+        """All stores by name, staging included."""
+        return {STAGING: self.staging, **{name: backend.store for name, backend in self.backends.items()}}
+
+    def store(self, name: str) -> Store | None:
+        """A store by name; None if it is configured no more."""
+        if name == STAGING:
+            return self.staging
+        backend = self.backends.get(name)
+        return backend.store if backend else None
+
+    def by_weight(self, names: Iterable[str]) -> list[str]:
+        """Store names in the order in which data is read: heaviest first, then by name."""
+        return sorted(names, key=lambda name: (-(self.backends[name].weight if name in self.backends else 0), name))
+
+    async def close(self) -> None:
+        stores = (self.staging, *(backend.store for backend in self.backends.values()))
+        await asyncio.gather(*(store.close() for store in stores), return_exceptions=True)
+
+
+async def build_site(settings: Settings, registry: Registry, deployment: UUID, node: str) -> Site:
+    """Connect what the settings name; `ConfigError` listing everything that is wrong."""
+    faults: list[str] = []
+    configs: dict[str, BaseModel] = {}
+    backends = await _backends(settings, registry, deployment, faults)
+    default = _default(settings, backends, faults)
+    staging = await _staging(settings, registry, deployment, faults)
+    methods = _methods(settings, registry, configs, faults)
+    steps = _steps(settings, registry, configs, faults)
+    if faults or staging is None:
+        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
+    return Site(
+        settings=settings,
+        registry=registry,
+        deployment=deployment,
+        node=node,
+        backends=backends,
+        default=default,
+        multi=bool(settings.default.enabled_backends) and settings.default.api_version_profile == "current",
+        staging=staging,
+        methods=methods,
+        steps=steps,
+        configs=configs,
+    )
+
+
+async def _backends(settings: Settings, registry: Registry, deployment: UUID, faults: list[str]) -> dict[str, Backend]:
+    enabled = dict(settings.default.enabled_backends)
+    section_of = {name: name for name in enabled}
+    if not enabled:
+        only = settings.glance_store.default_store
+        enabled, section_of = {only: only}, {only: "glance_store"}
+    backends: dict[str, Backend] = {}
+    for name, driver_name in enabled.items():
+        if name.startswith(RESERVED_PREFIX):
+            faults.append(
+                f"[DEFAULT] enabled_backends: '{name}' is reserved; names may not begin with {RESERVED_PREFIX}"
+            )
+            continue
+        driver = registry.stores.get(driver_name)
+        if driver is None:
+            known = ", ".join(sorted(registry.stores))
+            faults.append(
+                f"[DEFAULT] enabled_backends: unknown driver '{driver_name}' of store {name} (known: {known})"
+            )
+            continue
+        options = settings.section(section_of[name])
+        store = await _connect(driver, name, section_of[name], options, settings, deployment, faults)
+        weight = _weight(options.get("weight", "0"), name, faults)
+        if store is not None:
+            backends[name] = Backend(
+                name=name,
+                driver=driver,
+                store=store,
+                description=options.get("store_description"),
+                weight=weight,
+            )
+    return backends
+
+
+def _weight(text: str, name: str, faults: list[str]) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        faults.append(f"[{name}] weight: '{text}' is no integer")
+        return 0
+
+
+async def _connect(
+    driver: StoreDriver,
+    name: str,
+    section: str,
+    options: Mapping[str, Any],
+    settings: Settings,
+    deployment: UUID,
+    faults: list[str],
+) -> Store | None:
+    if driver.unavailable:
+        faults.append(f"store {name}: the driver {driver.name} cannot be used: {driver.unavailable}")
+        return None
+    config = _validated(driver.config, options, section, faults)
+    if config is None:
+        return None
+    site = StoreSite(name=name, deployment=deployment, fsync=settings.import_worker.fsync)
+    try:
+        return await driver.connect(config, site)
+    except EntrepotError as error:
+        faults.append(f"[{section}] {error}")
+        return None
+
+
+def _validated(model: type[BaseModel], options: Mapping[str, Any], section: str, faults: list[str]) -> BaseModel | None:
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        faults += [describe(section, item) for item in error.errors()]
+        return None
+
+
+def describe(section: str, item: Any) -> str:
+    """One fault that pydantic found, in an operator's words."""
+    option = ".".join(str(part) for part in item["loc"]) or "(section)"
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    return f"[{section}] {option}: {reason}"
+
+
+def _default(settings: Settings, backends: Mapping[str, Backend], faults: list[str]) -> str:
+    enabled = settings.default.enabled_backends
+    if not enabled:
+        return settings.glance_store.default_store
+    default = settings.glance_store.default_backend
+    if default is None:
+        faults.append("[glance_store] default_backend: must be set when enabled_backends is")
+        return next(iter(enabled))
+    if default not in enabled:
+        faults.append(f"[glance_store] default_backend: '{default}' is not one of enabled_backends")
+    elif default in backends and backends[default].read_only:
+        faults.append(f"[glance_store] default_backend: '{default}' is read-only")
+    return default
+
+
+async def _staging(settings: Settings, registry: Registry, deployment: UUID, faults: list[str]) -> Store | None:
+    """Staging is a store whose objects are local files; its driver is the scheme of `node_staging_uri`."""
+    options = settings.section(STAGING)
+    uri = urlsplit(settings.default.node_staging_uri or "")
+    driver = next((item for item in registry.stores.values() if uri.scheme in item.schemes), None)
+    if driver is None:
+        faults.append(f"[DEFAULT] node_staging_uri: no driver for '{settings.default.node_staging_uri}'")
+        return None
+    section = STAGING
+    if not settings.default.enabled_backends or "filesystem_store_datadir" not in options:
+        section, options = "DEFAULT (node_staging_uri)", {"filesystem_store_datadir": unquote(uri.path)}
+    store = await _connect(driver, STAGING, section, options, settings, deployment, faults)
+    if store is not None and not isinstance(store, LocalFiles):
+        faults.append(f"[{section}] staging needs a driver with local files, {driver.name} has none")
+        return None
+    return store
+
+
+def _methods(
+    settings: Settings, registry: Registry, configs: dict[str, BaseModel], faults: list[str]
+) -> dict[str, ImportMethod]:
+    named = settings.default.enabled_import_methods
+    if named is None:
+        ranked = sorted(registry.methods.values(), key=lambda method: method.rank)
+        named = tuple(method.name for method in ranked if method.default)
+        if settings.default.api_version_profile == "pike":
+            named = named[:1]
+    methods: dict[str, ImportMethod] = {}
+    for name in dict.fromkeys(named):
+        method = registry.methods.get(name)
+        if method is None:
+            known = ", ".join(sorted(registry.methods))
+            faults.append(f"[DEFAULT] enabled_import_methods: unknown method '{name}' (known: {known})")
+            continue
+        _configure(f"method:{name}", method.section, method.config, settings, configs, faults)
+        methods[name] = method
+    return methods
+
+
+def _steps(
+    settings: Settings, registry: Registry, configs: dict[str, BaseModel], faults: list[str]
+) -> dict[str, ImportStep]:
+    steps: dict[str, ImportStep] = {}
+    for name in settings.image_import_opts.image_import_plugins:
+        step = registry.steps.get(name)
+        if step is None:
+            known = ", ".join(sorted(registry.steps))
+            faults.append(f"[image_import_opts] image_import_plugins: unknown plugin '{name}' (known: {known})")
+            continue
+        reason = step.unavailable()
+        if reason is not None:
+            faults.append(f"[image_import_opts] image_import_plugins: '{name}' cannot be used: {reason}")
+            continue
+        _configure(f"step:{name}", step.section, step.config, settings, configs, faults)
+        steps[name] = step
+    return steps
+
+
+def _configure(
+    key: str,
+    section: str | None,
+    model: type[BaseModel],
+    settings: Settings,
+    configs: dict[str, BaseModel],
+    faults: list[str],
+) -> None:
+    config = _validated(model, settings.section(section) if section else {}, section or key, faults)
+    if config is not None:
+        configs[key] = config

@@ -1,0 +1,191 @@
+"""Bytes that a client sends: into staging, or straight into a store.
+
+    accept (lease taken) ─▶ one pass: count, hash, inspect, write ─▶ record (lease given back)
+            └──────────── any failure, a vanished client or image included ──▶ back to `queued`
+
+The accepting append takes the image's lease, so that a process that dies in the
+middle leaves an image that the next worker puts back to `queued`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from kernel import commands as c
+from kernel.context import Context
+from kernel.errors import EntrepotError, Fenced, Gone, Unavailable
+from kernel.events import Blob, Location
+from kernel.extend import LocalFiles, Store
+from kernel.failures import kind_of, reason_of
+from kernel.handle import Commands, Guard, Handled
+from kernel.ids import new_id
+from kernel.image import STAGING, Image
+from kernel.leases import Lease
+from kernel.naming import blob_name
+from kernel.site import Backend, Site
+from kernel.streams import Intake
+from kernel.verdict import judge
+from kernel.watching import watched
+
+log = structlog.get_logger(__name__)
+
+
+class Transfers:
+    """Takes data from clients."""
+
+    def __init__(self, site: Site, commands: Commands) -> None:
+        self._site = site
+        self._commands = commands
+
+    async def stage(
+        self,
+        image_id: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        context: Context,
+        guard: Guard,
+        declared: int | None = None,
+        accepted: Callable[[], Awaitable[None]] | None = None,
+    ) -> Image:
+        """Keep the bytes where a later import finds them; returns the image as staged."""
+        transfer = str(new_id())
+        command = c.StartStaging(transfer=transfer, declared_size=declared)
+        started = await self._start(image_id, command, context, guard)
+        lease = _held(started)
+        intake = self._intake(chunks, lease, "staging", declared)
+
+        async def run() -> c.Command:
+            name = blob_name(image_id, transfer, "stage", lease.epoch)
+            blob = await self._write_staged(name, intake)
+            return c.CompleteStaging(transfer=transfer, blob=blob)
+
+        return await self._finish(image_id, transfer, lease, context, run, accepted)
+
+    async def upload(
+        self,
+        image_id: str,
+        backend: Backend,
+        chunks: AsyncIterator[bytes],
+        *,
+        context: Context,
+        guard: Guard,
+        declared: int | None = None,
+        accepted: Callable[[], Awaitable[None]] | None = None,
+    ) -> Image:
+        """Write the bytes into a store; returns the image, active."""
+        transfer = str(new_id())
+        command = c.StartUpload(transfer=transfer, store=backend.name, multi=self._site.multi, declared_size=declared)
+        started = await self._start(image_id, command, context, guard)
+        lease, image = _held(started), started.after
+        intake = self._intake(chunks, lease, "uploading", declared)
+
+        async def run() -> c.Command:
+            name = blob_name(image_id, transfer, backend.name, lease.epoch)
+            url, virtual_size = await self._write_judged(backend.store, name, intake, image)
+            location = Location(store=backend.name, url=url, name=name, size=intake.size)
+            return c.CompleteUpload(
+                transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
+            )
+
+        return await self._finish(image_id, transfer, lease, context, run, accepted)
+
+    # --- pieces ------------------------------------------------------------------------
+
+    async def _start(self, image_id: str, command: c.Command, context: Context, guard: Guard) -> Handled:
+        image = await self._commands.load(image_id)
+        guard(image)
+        limits = await self._site.limits(image)
+        return await self._commands.handle(image_id, command, context=context, guard=guard, take=True, limits=limits)
+
+    def _intake(self, chunks: AsyncIterator[bytes], lease: Lease, stage: str, declared: int | None) -> Intake:
+        settings = self._site.settings.default
+        lease.report(stage, 0, declared)
+        return Intake(
+            chunks,
+            algorithm=settings.hashing_algorithm,
+            cap=settings.image_size_cap,
+            declared=declared,
+            progress=lambda done: lease.report(stage, done, declared),
+        )
+
+    async def _write_staged(self, name: str, intake: Intake) -> Blob:
+        staging = self._site.staging
+        stored = await staging.put(name, aiter(intake))
+        identity = await staging.identify(stored.url) if isinstance(staging, LocalFiles) else None
+        node = None if self._site.settings.default.staging_is_shared else self._site.node
+        return Blob(
+            store=STAGING,
+            name=name,
+            url=stored.url,
+            size=intake.size,
+            digests=intake.digests,
+            facts=intake.facts,
+            identity=identity,
+            node=node,
+        )
+
+    async def _write_judged(self, store: Store, name: str, intake: Intake, image: Image) -> tuple[str, int | None]:
+        """Write while judging: bytes that turn out unacceptable at their end leave nothing behind."""
+        passed: list[int | None] = []
+
+        async def judged() -> AsyncIterator[bytes]:
+            async for chunk in intake:
+                yield chunk
+            verdict = judge(image.disk_format, image.container_format, intake.size, intake.facts, self._site.rules)
+            passed.append(verdict.virtual_size)
+
+        stored = await store.put(name, judged())
+        return stored.url, passed[0]
+
+    async def _finish(
+        self,
+        image_id: str,
+        transfer: str,
+        lease: Lease,
+        context: Context,
+        run: Callable[[], Coroutine[Any, Any, c.Command]],
+        accepted: Callable[[], Awaitable[None]] | None,
+    ) -> Image:
+        """Move the bytes and record them; whatever goes wrong, record that the transfer is given up."""
+        try:
+            if accepted is not None:
+                await accepted()
+            complete = await watched(lease, run(), lambda: self._look_up(image_id, transfer, lease))
+            handled = await asyncio.shield(
+                self._commands.handle(image_id, complete, context=context, lease=lease, release=True, patient=True)
+            )
+        except BaseException as error:
+            await asyncio.shield(self._give_up(image_id, transfer, lease, context, error))
+            raise
+        return handled.after
+
+    async def _look_up(self, image_id: str, transfer: str, lease: Lease) -> None:
+        """Whether to go on, after something happened to the image."""
+        if lease.lost:
+            raise Unavailable("The transfer was interrupted; please try again")
+        with contextlib.suppress(Unavailable):
+            image = await self._commands.load(image_id)
+            if image.gone:
+                raise Gone("The image was deleted while its data was being sent")
+            if image.transfer is None or image.transfer.id != transfer:
+                raise Fenced("The transfer was given up")
+
+    async def _give_up(
+        self, image_id: str, transfer: str, lease: Lease, context: Context, error: BaseException
+    ) -> None:
+        command = c.FailTransfer(transfer=transfer, reason=reason_of(error), kind=kind_of(error))
+        log.info("transfer_failed", image_id=image_id, transfer=transfer, reason=command.reason)
+        try:
+            await self._commands.handle(image_id, command, context=context, lease=lease, release=True, patient=True)
+        except EntrepotError as refused:
+            log.warning("transfer_not_given_up", image_id=image_id, reason=str(refused))
+
+
+def _held(handled: Handled) -> Lease:
+    assert handled.lease is not None
+    return handled.lease

@@ -1,0 +1,1 @@
+"""The schema: numbered SQL files, applied forward by `migrations/runner.py`."""
