@@ -1,0 +1,1 @@
+"""Everything else that drops in: import methods, import steps, notification sinks, auth backends."""

@@ -1,0 +1,93 @@
+"""Identity from headers that a trusted proxy in front has set, or a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kernel.context import Actor
+from kernel.errors import Unauthenticated
+from kernel.extend import AuthBackend
+from kernel.options import IniBool
+
+
+class HeadersConfig(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    allow_anonymous: IniBool = Field(False, description="Let requests without an identity read.")
+
+
+_ANONYMOUS: Final = Actor(anonymous=True)
+
+_TEXT: Final = {
+    "user_id": ("X-User-Id",),
+    "project_id": ("X-Project-Id", "X-Tenant-Id"),
+    "user_domain_id": ("X-User-Domain-Id",),
+    "project_domain_id": ("X-Project-Domain-Id",),
+    "domain_id": ("X-Domain-Id",),
+    "system_scope": ("OpenStack-System-Scope",),
+    "service_user_id": ("X-Service-User-Id",),
+    "service_project_id": ("X-Service-Project-Id",),
+    "service_user_domain_id": ("X-Service-User-Domain-Id",),
+    "service_project_domain_id": ("X-Service-Project-Domain-Id",),
+}
+
+
+class TrustedHeaders:
+    """Believes `X-Identity-Status: Confirmed` and what comes with it."""
+
+    challenge = None
+
+    def __init__(self, config: HeadersConfig) -> None:
+        self._anonymous = config.allow_anonymous
+
+    @classmethod
+    async def open(cls, config: HeadersConfig) -> TrustedHeaders:
+        return cls(config)
+
+    async def identify(self, headers: Mapping[str, str], method: str, path: str) -> Actor:
+        if headers.get("X-Identity-Status", "").lower() != "confirmed":
+            if self._anonymous:
+                return _ANONYMOUS
+            raise Unauthenticated("The request carries no confirmed identity")
+        return actor_of(headers)
+
+    async def close(self) -> None:
+        return None
+
+
+def actor_of(headers: Mapping[str, str]) -> Actor:
+    """The actor that identity headers describe."""
+    text = tuple((name, _first(headers, names)) for name, names in _TEXT.items())
+    roles = headers.get("X-Roles", headers.get("X-Role", ""))
+    return _actor(text, roles, headers.get("X-Service-Roles", ""), headers.get("X-Is-Admin-Project", "true"))
+
+
+@lru_cache(maxsize=4096)
+def _actor(text: tuple[tuple[str, str | None], ...], roles: str, service_roles: str, admin_project: str) -> Actor:
+    return Actor(
+        **{name: value for name, value in text if value},  # type: ignore[arg-type]
+        roles=_roles(roles),
+        service_roles=_roles(service_roles),
+        is_admin_project=admin_project.strip().lower() != "false",
+    )
+
+
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((value for name in names if (value := headers.get(name))), None)
+
+
+def _roles(text: str) -> frozenset[str]:
+    return frozenset(role for item in text.split(",") if (role := item.strip().lower()))
+
+
+EXTENSION = AuthBackend(
+    name="headers",
+    config=HeadersConfig,
+    connect=TrustedHeaders.open,
+    section="auth_headers",
+    selftest=lambda tmp: HeadersConfig(),
+)

@@ -1,0 +1,1 @@
+"""What may look at, or change, staged data before it is stored."""

@@ -1,0 +1,1 @@
+"""Store drivers: one file each, exporting `EXTENSION`."""
