@@ -1,0 +1,1 @@
+"""The HTTP edge: parses, calls the kernel, renders.  The only server code."""

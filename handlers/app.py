@@ -1,0 +1,213 @@
+"""The edge: every request passes through here, is authenticated, routed, answered and logged.
+
+    version ─▶ caller ─▶ route ─▶ no-body rule ─▶ handler ─▶ answer, or error by table
+
+aiohttp parses HTTP; routing is our own table, because what unknown paths, wrong
+methods and trailing slashes get is part of the contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+from uuid import uuid4
+
+import orjson
+import structlog
+from aiohttp import web
+
+from handlers import cors, events, health, history, image_data, images, imports, stores, versions
+from handlers.call import Call, base_url
+from handlers.errors import HttpError, body, status_of
+from handlers.policy import Policy
+from handlers.routing import Match, Route, Router
+from kernel.context import Context
+from kernel.errors import EntrepotError, Invalid, Unauthenticated, Unavailable
+from kernel.extend import Authenticator
+from kernel.service import Service
+
+log = structlog.get_logger(__name__)
+
+API: Final[tuple[Route, ...]] = (
+    *images.ROUTES,
+    *image_data.ROUTES,
+    *imports.ROUTES,
+    *stores.ROUTES,
+)
+"""Routes below `/v2`."""
+
+OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES)
+"""Routes of our own, below `/ops/v1`."""
+
+_OPEN: Final = {"healthcheck": health.healthcheck, "livez": health.alive, "readyz": health.ready}
+"""First segments answered without authentication."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]+")
+
+
+class App:
+    """Answers requests; a handler for aiohttp's low-level server."""
+
+    def __init__(self, service: Service, authenticator: Authenticator, policy: Policy) -> None:
+        self.service = service
+        self.policy = policy
+        self._authenticator = authenticator
+        self._api = Router(API)
+        self._ops = Router(OPS)
+        self._versions = versions.allowed(service.settings)
+        self._background: set[asyncio.Task[Any]] = set()
+        self._busy = 0
+        self._followers = 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        began = time.perf_counter()
+        request_id: list[str] = []
+        try:
+            response = await self._answer(request, request_id)
+        except HttpError as error:
+            response = self._error(request, error.status, str(error), error.headers)
+        except Unauthenticated as error:
+            challenge = self._authenticator.challenge
+            headers = {"WWW-Authenticate": challenge} if challenge else {}
+            response = self._error(request, 401, str(error), headers)
+        except Unavailable as error:
+            response = self._error(request, 503, str(error), {"Retry-After": str(error.retry_after)})
+        except EntrepotError as error:
+            response = self._error(request, status_of(error), str(error), {})
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("request_crashed", method=request.method, path=request.path)
+            response = self._error(request, 500, "The server failed to answer this request", {})
+        if not response.prepared:
+            self._decorate(request, response, request_id)
+        log.info(
+            "request",
+            method=request.method,
+            path=request.rel_url.raw_path,
+            status=response.status,
+            ms=round((time.perf_counter() - began) * 1000, 1),
+            request_id=request_id[0] if request_id else None,
+        )
+        return response
+
+    # --- on the way in -----------------------------------------------------------------
+
+    async def _answer(self, request: web.BaseRequest, request_id: list[str]) -> web.StreamResponse:
+        settings = self.service.settings
+        if request.method == "OPTIONS" and settings.cors.allowed_origin:
+            return web.Response(status=200, headers=cors.preflight(settings.cors, request.headers))
+        raw = request.rel_url.raw_path.split("/")[1:]
+        while len(raw) > 1 and raw[0] == "":
+            raw = raw[1:]
+        first = raw[0]
+        if first in _OPEN:
+            return await _OPEN[first](request, self.service)
+        if first == "versions":
+            return self._versions_document(request, 200)
+        if first == "ops":
+            return await self._serve(request, self._ops, raw[2:] if raw[1:2] == ["v1"] else [""], request_id)
+        if first not in self._versions:
+            return self._versions_document(request, 300)
+        if len(raw) == 1:
+            return web.Response(status=302, headers={"Location": f"{base_url(request, self.service)}/{first}/"})
+        return await self._serve(request, self._api, raw[1:], request_id)
+
+    async def _serve(
+        self, request: web.BaseRequest, router: Router, raw: list[str], request_id: list[str]
+    ) -> web.StreamResponse:
+        actor = await self._authenticator.identify(request.headers, request.method, request.path)
+        request_id.append(self._request_id(request))
+        match = router.match(_decoded(raw))
+        if match is None:
+            raise HttpError(404 if request.method in _METHODS else 501, "There is nothing at this address")
+        route = _route(request, match)
+        if route.body == "none" and request.body_exists and request.content_length != 0:
+            raise Invalid("This request takes no body")
+        context = Context.of(actor, request_id[0])
+        return await route.handler(Call(self, request, actor, context, match.parameters))
+
+    def _request_id(self, request: web.BaseRequest) -> str:
+        """The client's own id, if it sent a sound one; else a new one."""
+        sent = request.headers.get("X-OpenStack-Request-ID")
+        if not sent:
+            return f"req-{uuid4()}"
+        if len(sent) > self.service.settings.default.max_request_id_length:
+            raise HttpError(431, "The request id is too long")
+        if not _REQUEST_ID.fullmatch(sent):
+            raise Invalid("The request id holds characters that cannot be sent back")
+        return sent if sent.startswith("req-") else f"req-{sent}"
+
+    # --- on the way out ----------------------------------------------------------------
+
+    def _versions_document(self, request: web.BaseRequest, status: int) -> web.Response:
+        document = versions.document(self.service.settings, base_url(request, self.service))
+        return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+
+    def _error(self, request: web.BaseRequest, status: int, message: str, headers: dict[str, str]) -> web.Response:
+        content, content_type = body(status, message, request.headers.get("Accept"))
+        if request.method == "HEAD":
+            content = b""
+        return web.Response(status=status, body=content, headers={**headers, "Content-Type": content_type})
+
+    def _decorate(self, request: web.BaseRequest, response: web.StreamResponse, request_id: list[str]) -> None:
+        if request_id:
+            response.headers["x-openstack-request-id"] = request_id[0]
+        for name, value in cors.actual(self.service.settings.cors, request.headers).items():
+            response.headers.setdefault(name, value)
+
+    # --- for handlers ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count an upload; beyond the limit clients are asked to come back."""
+        if self._busy >= self.service.settings.entrepot.most_uploads:
+            raise Unavailable("Too many uploads are being served; try again later")
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    @contextlib.contextmanager
+    def follower(self) -> Iterator[None]:
+        """Count a subscriber of the event stream."""
+        if self._followers >= self.service.settings.entrepot.most_followers:
+            raise Unavailable("Too many subscribers follow the event stream; try again later")
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that the client need not wait for."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def close(self) -> None:
+        """Finish what was put off."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=5)
+        await self._authenticator.close()
+
+
+def _decoded(raw: list[str]) -> list[str]:
+    try:
+        return [unquote_to_bytes(segment).decode() if "%" in segment else segment for segment in raw]
+    except UnicodeDecodeError:
+        raise HttpError(404, "The address is not valid UTF-8") from None
+
+
+def _route(request: web.BaseRequest, match: Match) -> Route:
+    route = match.routes.get(request.method)
+    if route is None:
+        raise HttpError(405, f"{request.method} is not allowed here", {"Allow": match.allow})
+    return route

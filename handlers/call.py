@@ -1,0 +1,237 @@
+"""One request with everything a handler needs to answer it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+from aiohttp.client_exceptions import ClientPayloadError
+from aiohttp.http_exceptions import TransferEncodingError
+
+from handlers import cors
+from handlers.errors import HttpError
+from kernel.context import Actor, Context
+from kernel.errors import Forbidden, Invalid, NotFound, TooLarge
+from kernel.handle import Guard
+from kernel.image import Image
+from kernel.service import Service
+from kernel.visibility import visible
+
+if TYPE_CHECKING:
+    from handlers.app import App
+    from handlers.policy import Policy
+
+_MOST_JSON: Final = 8 << 20
+"""Bytes of a JSON body; more is refused."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way through the edge."""
+
+    app: App
+    request: web.BaseRequest
+    actor: Actor
+    context: Context
+    parameters: Mapping[str, str]
+
+    @property
+    def service(self) -> Service:
+        return self.app.service
+
+    @property
+    def policy(self) -> Policy:
+        return self.app.policy
+
+    # --- who ---------------------------------------------------------------------------
+
+    @property
+    def admin(self) -> bool:
+        return self.policy.admin(self.actor)
+
+    def may(self, rule: str, target: Mapping[str, Any] | None = None) -> bool:
+        """Whether policy lets the caller do what `rule` names; the target defaults to his own project."""
+        return self.policy.allowed(self.actor, rule, target)
+
+    def must(self, rule: str, target: Mapping[str, Any] | None = None) -> None:
+        """`Forbidden` unless `may`."""
+        if not self.may(rule, target):
+            raise Forbidden("You are not authorized to complete this action")
+
+    def sees(self, image: Image) -> bool:
+        """Whether the image is there for the caller at all."""
+        return visible(image, self.actor.project_id, self.admin) and self.policy.allowed_image(
+            self.actor, "get_image", image
+        )
+
+    def guard(self, image_id: str, *rules: str) -> Guard:
+        """A check for the write path: not visible is 404, visible but not permitted is 403."""
+
+        def check(image: Image) -> None:
+            if not self.sees(image):
+                raise not_found(image_id)
+            for rule in rules:
+                if not self.policy.allowed_image(self.actor, rule, image):
+                    raise Forbidden("You are not authorized to complete this action")
+
+        return check
+
+    async def image(self, *rules: str) -> Image:
+        """The image that the path names, if the caller sees it and passes `rules`."""
+        image_id = self.parameters["image_id"]
+        image = await self.service.queries.image(image_id)
+        self.guard(image_id, *rules)(image)
+        return image
+
+    # --- what --------------------------------------------------------------------------
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """Query parameters in order, decoded."""
+        raw = self.request.rel_url.raw_query_string
+        try:
+            pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=1000)
+        except (UnicodeDecodeError, ValueError):
+            raise Invalid("The query string is not valid UTF-8") from None
+        if any("\0" in name or "\0" in value for name, value in pairs):
+            raise Invalid("The query string holds a NUL character")
+        return pairs
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that counts something."""
+        text = dict(self.query).get(name)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise Invalid(f"{name} must be a number, not '{text}'")
+        return int(text)
+
+    async def json(self, *kinds: type) -> Any:
+        """The JSON body, which must be of one of the given types."""
+        raw = await self._body()
+        try:
+            document = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise Invalid(f"The body is not valid JSON: {error}") from None
+        if not isinstance(document, kinds or (dict,)):
+            raise Invalid(f"The body must be a JSON {' or '.join(_WORDS[kind] for kind in kinds or (dict,))}")
+        if b"\\u0000" in raw and _holds_nul(document):
+            raise Invalid("The body holds a NUL character")
+        return document
+
+    async def _body(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > _MOST_JSON:
+                raise TooLarge(f"The body exceeds {_MOST_JSON} bytes")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; a sender that falls silent, or breaks off, is a 400."""
+        content = self.request.content
+        patience = self.service.settings.entrepot.body_timeout
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    chunk = await content.readany()
+            except TimeoutError:
+                raise Invalid(f"No data arrived for {patience:g} seconds") from None
+            except (ClientPayloadError, TransferEncodingError, ConnectionError, web.PayloadAccessError):
+                raise Invalid("The request broke off before its end") from None
+            if not chunk:
+                return
+            yield chunk
+
+    async def go_on(self) -> None:
+        """Tell a client that waits for it (Expect: 100-continue) to send its data."""
+        if self.request.headers.get("Expect", "").lower() == "100-continue":
+            transport = self.request.transport
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # --- answers -----------------------------------------------------------------------
+
+    def reply(self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+        """A JSON answer."""
+        return web.Response(
+            body=orjson.dumps(document), status=status, headers=headers, content_type="application/json"
+        )
+
+    def empty(self, status: int = 204) -> web.Response:
+        """An answer without a body, and without the content type that glanceclient takes for image data."""
+        return web.Response(status=status, headers={"Content-Type": "text/html; charset=UTF-8"})
+
+    @property
+    def common_headers(self) -> dict[str, str]:
+        """For answers that a handler begins to send itself."""
+        allowed = cors.actual(self.service.settings.cors, self.request.headers)
+        return {"x-openstack-request-id": self.context.request_id or "", **allowed}
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Count as an upload while it lasts; `Unavailable` when there are too many."""
+        return self.app.busy()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that the client need not wait for."""
+        self.app.later(work)
+
+    @property
+    def base_url(self) -> str:
+        """Scheme and authority that the client used, or is told to use."""
+        return base_url(self.request, self.service)
+
+
+def base_url(request: web.BaseRequest, service: Service) -> str:
+    """Scheme and authority of links; those of a proxy only if the operator trusts one."""
+    scheme, host = request.scheme, request.headers.get("Host") or str(request.url.authority)
+    prefix = ""
+    if service.settings.default.enable_proxy_headers_parsing:
+        scheme, host, prefix = _forwarded(request.headers, scheme, host)
+    return f"{scheme}://{host}{prefix}"
+
+
+def _forwarded(headers: Mapping[str, str], scheme: str, host: str) -> tuple[str, str, str]:
+    forwarded = headers.get("Forwarded")
+    if forwarded:
+        first = forwarded.split(",")[0]
+        pairs = (part.partition("=") for part in first.split(";"))
+        fields = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+        return fields.get("proto", scheme), fields.get("host", host), ""
+    scheme = headers.get("X-Forwarded-Proto", scheme).split(",")[0].strip()
+    host = headers.get("X-Forwarded-Host", host).split(",")[0].strip()
+    return scheme, host, headers.get("X-Forwarded-Prefix", "").rstrip("/")
+
+
+def not_found(image_id: str) -> NotFound:
+    return NotFound(f"No image found with ID {image_id}")
+
+
+def must_be(request: web.BaseRequest, media_type: str) -> None:
+    """415 unless the request's content type is this one; parameters do not matter."""
+    sent = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if sent != media_type:
+        raise HttpError(415, f"The content type must be {media_type}, not {sent or 'unspecified'}")
+
+
+_WORDS: Final[dict[type, str]] = {dict: "object", list: "array"}
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+        case list():
+            return any(map(_holds_nul, value))
+        case _:
+            return False

@@ -1,0 +1,67 @@
+"""The story of an image: its events, as the log has them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp.web import StreamResponse
+from msgspec import to_builtins
+
+from handlers.call import Call
+from handlers.routing import Route
+from kernel.codec import type_of
+from kernel.errors import NotFound
+from kernel.events import Unrecognised
+from kernel.ids import stream_of
+from kernel.recorded import IMAGE, Recorded
+
+
+async def history(call: Call) -> StreamResponse:
+    """`GET /ops/v1/images/{image_id}/history`: oldest first; `after` and `limit` page through it.
+
+    Admins see everything, deleted images included; others see their own project's images,
+    with whoever else acted on them left out.
+    """
+    image_id = call.parameters["image_id"]
+    stream = stream_of(image_id)
+    image = await call.service.queries.image(image_id)
+    own = image.exists and image.owner is not None and image.owner == call.actor.project_id
+    admin = call.may("ops_read")
+    if stream is None or not image.exists or not (admin or (own and call.sees(image))):
+        raise NotFound(f"No image found with ID {image_id}")
+    after, limit = call.number("after", 0), min(call.number("limit", 500), 1000)
+    events = await call.service.log.read_stream(IMAGE, stream, after, max(limit, 1))
+    project = None if admin else call.actor.project_id
+    document: dict[str, Any] = {"image_id": image_id, "events": [as_seen_by(item, project) for item in events]}
+    if len(events) == limit:
+        document["next"] = f"/ops/v1/images/{image_id}/history?after={events[-1].version}&limit={limit}"
+    return call.reply(document)
+
+
+def as_seen_by(item: Recorded, project: str | None) -> dict[str, Any]:
+    """An event as JSON; for a member of a project, other projects' actors are only 'someone else'."""
+    event = item.event
+    known = not isinstance(event, Unrecognised)
+    meta = to_builtins(item.meta)
+    if project is not None and item.meta.by.project != project:
+        meta["by"] = {"user": "someone else"}
+        meta.pop("request", None)
+    return {
+        "position": item.position,
+        "version": item.version,
+        "event_id": str(item.event_id),
+        "type": type_of(event) if known else event.type,  # type: ignore[arg-type, union-attr]
+        "at": meta.pop("at"),
+        "data": to_builtins(event) if known else None,
+        "meta": meta,
+    }
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/images/{image_id}/history",
+        handler=history,
+        summary="Events of an image",
+    ),
+)

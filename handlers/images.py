@@ -1,0 +1,203 @@
+"""Images: create, list, show, delete."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from aiohttp.web import StreamResponse
+from msgspec.structs import replace
+
+from handlers import views
+from handlers.call import Call
+from handlers.filters import Wanted, parse
+from handlers.routing import Route
+from handlers.schemas import (
+    READ_ONLY_PRESENCE,
+    READ_ONLY_VALUES,
+    RESERVED,
+    RESERVED_PREFIX,
+    ImageBody,
+    validated,
+)
+from kernel import commands as c
+from kernel import events as e
+from kernel.errors import Forbidden, Invalid, TooLarge
+from kernel.evolve import NOTHING
+from kernel.image import Image
+
+
+async def create(call: Call) -> StreamResponse:
+    """`POST /v2/images`"""
+    document = await call.json(dict)
+    created = _described(call, document)
+    limits = await call.service.site.limits(_as_owned_by(created.owner))
+    handled = await call.service.commands.handle(
+        created.image_id, c.CreateImage(image=created), context=call.context, limits=limits
+    )
+    headers = {"Location": f"{call.base_url}/v2/images/{created.image_id}"}
+    site = call.service.site
+    if site.settings.default.enable_image_import and site.methods:
+        headers["OpenStack-image-import-methods"] = ",".join(site.methods)
+    if site.multi:
+        headers["OpenStack-image-store-ids"] = ",".join(site.backends)
+    return call.reply(views.image(handled.after, site, admin=call.admin), 201, headers)
+
+
+async def index(call: Call) -> StreamResponse:
+    """`GET /v2/images`"""
+    call.must("get_images")
+    settings = call.service.settings.default
+    query = call.query
+    wanted = parse(
+        query,
+        project=call.actor.project_id,
+        admin=call.admin,
+        default_limit=settings.limit_param_default,
+        most=settings.api_limit_max,
+    )
+    marker = await _marker(call, wanted)
+    images: list[Image] = []
+    if not wanted.nothing and wanted.page > 0:
+        images = await call.service.queries.images(wanted.listing, marker)
+    page, more = images[: wanted.page], len(images) > wanted.page
+    site, admin = call.service.site, call.admin
+    document: dict[str, Any] = {
+        "images": [
+            views.image(image, site, admin=admin)
+            for image in page
+            if call.policy.allowed_image(call.actor, "get_image", image)
+        ],
+        "first": _link([(name, value) for name, value in query if name != "marker"]),
+        "schema": "/v2/schemas/images",
+    }
+    if more:
+        kept = [(name, value) for name, value in query if name != "marker"]
+        document["next"] = _link([*kept, ("marker", page[-1].id)])
+    return call.reply(document)
+
+
+async def show(call: Call) -> StreamResponse:
+    """`GET /v2/images/{image_id}`"""
+    image = await call.image()
+    return call.reply(views.image(image, call.service.site, admin=call.admin))
+
+
+async def delete(call: Call) -> StreamResponse:
+    """`DELETE /v2/images/{image_id}`"""
+    image_id = call.parameters["image_id"]
+    guard = call.guard(image_id, "delete_image")
+    await call.service.commands.handle(image_id, c.DeleteImage(), context=call.context, guard=guard)
+    return call.empty()
+
+
+# --- create ------------------------------------------------------------------------------
+
+
+def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
+    """The image that a create body asks for; the checks are in the contract's order."""
+    for name in READ_ONLY_PRESENCE:
+        if name in document:
+            raise Forbidden(f"Attribute '{name}' is read-only")
+    body = validated(ImageBody, document)
+    _formats_allowed(call, body)
+    properties = dict(body.__pydantic_extra__ or {})
+    for name in properties:
+        if not 1 <= len(name) <= 255:
+            raise Invalid("The name of a property must have 1 to 255 characters")
+    for name in document:
+        if name in RESERVED or name.startswith(RESERVED_PREFIX):
+            raise Forbidden(f"Attribute '{name}' is reserved")
+    owner = (body.owner or None) if "owner" in document else call.actor.project_id
+    target = {"project_id": owner, "owner": owner, "visibility": document.get("visibility", "private")}
+    call.must("add_image", target)
+    if body.visibility == "public":
+        call.must("publicize_image", target)
+    if body.visibility == "community":
+        call.must("communitize_image", target)
+    settings = call.service.settings.default
+    tags = tuple(dict.fromkeys(body.tags))
+    _within("tags", len(tags), settings.image_tag_quota)
+    for name in READ_ONLY_VALUES:
+        if name in document:
+            raise Forbidden(f"Attribute '{name}' is read-only")
+    _within("properties", len(properties), settings.image_property_quota)
+    return e.ImageCreated(
+        image_id=body.id or str(uuid4()),
+        owner=owner,
+        name=body.name,
+        visibility=body.visibility,
+        protected=body.protected,
+        hidden=body.os_hidden,
+        disk_format=body.disk_format,
+        container_format=body.container_format,
+        min_disk=body.min_disk,
+        min_ram=body.min_ram,
+        tags=tags,
+        properties=dict(properties),
+    )
+
+
+def _formats_allowed(call: Call, body: ImageBody) -> None:
+    formats = call.service.settings.image_format
+    for name, allowed in (("disk_format", formats.disk_formats), ("container_format", formats.container_formats)):
+        value = getattr(body, name)
+        if value is not None and value not in allowed:
+            raise Invalid(f"{name}: '{value}' is not one of {', '.join(allowed)}")
+
+
+def _within(what: str, count: int, quota: int) -> None:
+    if 0 <= quota < count:
+        raise TooLarge(f"The limit of {quota} {what} an image is exceeded ({count})")
+
+
+def _as_owned_by(owner: str | None) -> Image:
+    """An image that has nothing but an owner, whose limits are wanted."""
+    return replace(NOTHING, owner=owner)
+
+
+# --- list --------------------------------------------------------------------------------
+
+
+async def _marker(call: Call, wanted: Wanted) -> Image | None:
+    if wanted.marker is None:
+        return None
+    image = await call.service.queries.image(wanted.marker)
+    if not call.sees(image):
+        raise Invalid(f"The marker '{wanted.marker}' is no image you can see")
+    return image
+
+
+def _link(query: list[tuple[str, str]]) -> str:
+    return f"/v2/images?{urlencode(query)}" if query else "/v2/images"
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/images",
+        handler=index,
+        body="any",
+        errors=(400, 401, 403),
+        summary="List images",
+    ),
+    Route(
+        method="POST",
+        path="/images",
+        handler=create,
+        body="json",
+        success=(201,),
+        errors=(400, 401, 403, 409, 413),
+        summary="Create an image record",
+    ),
+    Route(method="GET", path="/images/{image_id}", handler=show, summary="Show an image"),
+    Route(
+        method="DELETE",
+        path="/images/{image_id}",
+        handler=delete,
+        success=(204,),
+        errors=(400, 401, 403, 404, 409),
+        summary="Delete an image and its data",
+    ),
+)

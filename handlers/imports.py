@@ -1,0 +1,161 @@
+"""Imports: ask for one, and see what became of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp.web import StreamResponse
+from pydantic import BaseModel, ValidationError
+
+from handlers import views
+from handlers.call import Call
+from handlers.masking import masked
+from handlers.routing import Route
+from handlers.schemas import ImportBody, describe, validated
+from handlers.store_choice import choose
+from kernel import commands as c
+from kernel import events as e
+from kernel.decide import check_importable, check_unlocked
+from kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from kernel.extend import ImportMethod
+from kernel.handle import Guard
+from kernel.ids import new_id, stream_of
+from kernel.image import Image
+
+
+async def import_image(call: Call) -> StreamResponse:
+    """`POST /v2/images/{image_id}/import`; the checks are in the contract's order."""
+    if not call.service.settings.default.enable_image_import:
+        raise NotFound("Image import is not supported at this site")
+    document = await call.json(dict)
+    body = validated(ImportBody, document)
+    method = call.service.site.methods.get(body.method.name)
+    if method is None:
+        raise Invalid(f"Unknown import method name '{body.method.name}'")
+    options = _options(method, document["method"])
+    if body.stores is not None and not body.stores:
+        raise Invalid("stores: the list is empty")
+    image_id = call.parameters["image_id"]
+    guard = _importable(call, image_id, method, options)
+    image = await call.service.queries.image(image_id)
+    guard(image)
+    choice = choose(call.service.site, body, call.request.headers.get("X-Image-Meta-Store"), image, method)
+    if choice is None:
+        return call.empty(202)
+    if method.admit is not None:
+        await method.admit(options, call.service.site.configs.get(f"method:{method.name}"))
+    request = _request(call, method, options, document, choice.stores, body)
+    await call.service.commands.handle(
+        image_id,
+        c.RequestImport(needs=method.needs, request=request),
+        context=call.context,
+        guard=guard,
+    )
+    return call.empty(202)
+
+
+async def tasks_of_image(call: Call) -> StreamResponse:
+    """`GET /v2/images/{image_id}/tasks`"""
+    image = await call.image()
+    stream = stream_of(image.id)
+    assert stream is not None
+    owner = None if call.admin else call.actor.project_id or ""
+    records = await call.service.queries.tasks_of(image.id, stream, owner)
+    return call.reply({"tasks": [views.image_task(record) for record in records]})
+
+
+async def info_import(call: Call) -> StreamResponse:
+    """`GET /v2/info/import`"""
+    if not call.service.settings.default.enable_image_import:
+        raise NotFound("Image import is not supported at this site")
+    methods = {
+        "description": "Import methods available.",
+        "type": "array",
+        "value": list(call.service.site.methods),
+    }
+    return call.reply({"import-methods": methods})
+
+
+# --- pieces ------------------------------------------------------------------------------
+
+
+def _options(method: ImportMethod, document: dict[str, Any]) -> BaseModel:
+    """What the method needs of the request."""
+    if document.get("uri") and "uri" not in method.options.model_fields:
+        raise Invalid(f"'uri' is not for the method '{method.name}'")
+    try:
+        return method.options.model_validate(document)
+    except ValidationError as error:
+        raise Invalid(f"method.{describe(error)}") from None
+
+
+def _importable(call: Call, image_id: str, method: ImportMethod, options: BaseModel) -> Guard:
+    """Checks 7 to 15: the order decides what a caller who fails several of them is told."""
+
+    def check(image: Image) -> None:
+        if not call.sees(image):
+            raise NotFound(f"No image found with ID {image_id}")
+        check_importable(image, method=method.name, needs=method.needs)
+        if method.check is not None:
+            method.check(options)
+        if not call.policy.allowed_image(call.actor, method.rule, image):
+            raise Forbidden("You are not authorized to complete this action")
+        check_unlocked(image)
+        if method.copies and not call.service.site.multi:
+            raise Conflict(f"'{method.name}' needs a site with several stores")
+
+    return check
+
+
+def _request(
+    call: Call,
+    method: ImportMethod,
+    options: BaseModel,
+    document: dict[str, Any],
+    stores: tuple[str, ...],
+    body: ImportBody,
+) -> e.ImportRequested:
+    """The import with everything resolved, so that neither a restart nor a replay asks the configuration again."""
+    site, settings = call.service.site, call.service.settings
+    return e.ImportRequested(
+        task_id=str(new_id()),
+        method=method.name,
+        request=masked(document),
+        options=options.model_dump(exclude_none=True),
+        stores=stores,
+        multi=site.multi,
+        must_succeed=body.all_stores_must_succeed if site.multi else True,
+        parallel=1 if method.copies else settings.image_import_opts.max_parallel_stores,
+        steps=() if method.copies else tuple(site.steps),
+        fetches=method.open is not None,
+        copies=method.copies,
+        inspects=not method.copies,
+        describes=method.describe is not None,
+        task_ttl=settings.task.task_time_to_live * 3600,
+    )
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/images/{image_id}/import",
+        handler=import_image,
+        body="json",
+        success=(202,),
+        errors=(400, 401, 403, 404, 409, 413),
+        summary="Import an image",
+    ),
+    Route(
+        method="GET",
+        path="/images/{image_id}/tasks",
+        handler=tasks_of_image,
+        summary="Tasks of an image",
+    ),
+    Route(
+        method="GET",
+        path="/info/import",
+        handler=info_import,
+        errors=(400, 401, 404),
+        summary="Import methods of this site",
+    ),
+)

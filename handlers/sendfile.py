@@ -1,0 +1,123 @@
+"""Sending a file without its bytes passing through Python.
+
+uvloop has no sendfile, and aiohttp's FileResponse answers conditional requests that
+this API must ignore; so the kernel's sendfile is called here, in a thread.  A thread
+serves a fast client until it is done; a slow client gives its thread back whenever
+its socket is full, so that many of them cannot use up the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+_POOL: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="send")
+_PIECE: Final = 8 << 20
+_PATIENCE: Final = 0.05
+"""Seconds a thread waits for a socket to take more before it goes back to the pool."""
+
+_STALLED: Final = 300.0
+"""Seconds without a byte taken after which a client is given up."""
+
+
+async def send_file(
+    request: web.BaseRequest, response: web.StreamResponse, path: Path, offset: int, length: int
+) -> int:
+    """Send `length` bytes of a file as the body of a prepared response; returns how many went out."""
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if transport is None or sock is None or transport.get_extra_info("sslcontext") is not None:
+        return await _copy(response, path, offset, length)
+    await _flushed(transport)
+    loop = asyncio.get_running_loop()
+    file = await loop.run_in_executor(_POOL, os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    out = os.dup(sock.fileno())
+    sent = 0
+    try:
+        while sent < length:
+            moved = await loop.run_in_executor(_POOL, _pump, out, file, offset + sent, length - sent)
+            sent += moved
+            if sent < length and not await _writable(loop, out):
+                break
+    except (ConnectionError, BrokenPipeError):
+        transport.abort()
+    finally:
+        os.close(out)
+        os.close(file)
+    return sent
+
+
+def _pump(out: int, file: int, offset: int, length: int) -> int:
+    """As much as the socket takes without a pause; raises when the client is gone."""
+    sent = 0
+    deadline = time.monotonic() + 1.0
+    while sent < length and time.monotonic() < deadline:
+        try:
+            moved = os.sendfile(out, file, offset + sent, min(_PIECE, length - sent))
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(out, select.POLLOUT)
+            if not poll.poll(_PATIENCE * 1000):
+                break
+            continue
+        if moved == 0:
+            raise ConnectionError("the file is shorter than it was")
+        sent += moved
+    return sent
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, out: int) -> bool:
+    """Wait until the socket takes more; False when the client takes nothing for too long."""
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(out, _mark, ready)
+    try:
+        await asyncio.wait_for(ready, _STALLED)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_writer(out)
+    return True
+
+
+def _mark(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+async def _flushed(transport: asyncio.Transport) -> None:
+    """Wait until everything written so far, the headers, has left the transport's buffer."""
+    while transport.get_write_buffer_size() > 0 and not transport.is_closing():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)  # transports tell nobody when they are empty
+
+
+async def _copy(response: web.StreamResponse, path: Path, offset: int, length: int) -> int:
+    """The slow way, for transports that have to encrypt."""
+    loop = asyncio.get_running_loop()
+    sent = 0
+    file = await loop.run_in_executor(_POOL, open, path, "rb")
+    try:
+        file.seek(offset)
+        while sent < length:
+            chunk = await loop.run_in_executor(_POOL, file.read, min(1 << 20, length - sent))
+            if not chunk:
+                break
+            await response.write(chunk)
+            sent += len(chunk)
+    finally:
+        file.close()
+    return sent
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Let the kernel buffer more of a download, so that fewer wake-ups are needed."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)

@@ -1,0 +1,64 @@
+"""What stores there are, for clients and for operators."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp.web import StreamResponse
+
+from handlers.call import Call
+from handlers.routing import Route
+from kernel.errors import NotFound
+from kernel.site import Backend, Site
+
+
+async def info_stores(call: Call) -> StreamResponse:
+    """`GET /v2/info/stores`"""
+    site = _multi(call)
+    return call.reply({"stores": [_entry(site, backend) for backend in site.backends.values()]})
+
+
+async def info_stores_detail(call: Call) -> StreamResponse:
+    """`GET /v2/info/stores/detail`"""
+    site = _multi(call)
+    call.must("stores_info_detail")
+    return call.reply({"stores": [_detail(site, backend) for backend in site.backends.values()]})
+
+
+def _multi(call: Call) -> Site:
+    site = call.service.site
+    if not site.multi:
+        raise NotFound("Multi backend is not supported at this site")
+    return site
+
+
+def _entry(site: Site, backend: Backend) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": backend.name}
+    if backend.description:
+        entry["description"] = backend.description
+    if backend.name == site.default:
+        entry["default"] = "true"
+    if backend.read_only:
+        entry["read-only"] = "true"
+    return entry
+
+
+def _detail(site: Site, backend: Backend) -> dict[str, Any]:
+    return {
+        **_entry(site, backend),
+        "type": backend.driver.name,
+        "weight": backend.weight,
+        "properties": dict(backend.store.properties),
+    }
+
+
+ROUTES: Final = (
+    Route(method="GET", path="/info/stores", handler=info_stores, errors=(400, 401, 404), summary="Stores"),
+    Route(
+        method="GET",
+        path="/info/stores/detail",
+        handler=info_stores_detail,
+        errors=(400, 401, 403, 404),
+        summary="Stores with their properties",
+    ),
+)

@@ -1,0 +1,109 @@
+"""Images, tasks and members as clients see them: the only home of wire names.  Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from kernel.image import Image, Task
+from kernel.queries import TaskRecord
+from kernel.rows import shown_properties
+from kernel.site import Site
+
+NULLABLE: Final = frozenset({"kernel_id", "ramdisk_id"})
+"""Custom properties that the image schema lets be null."""
+
+
+def stamp(at: datetime) -> str:
+    """A time as image resources carry it: UTC, whole seconds, a literal Z."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def precise(at: datetime | None) -> str | None:
+    """A time as the tasks of an image carry it: microseconds, no zone."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%f") if at else None
+
+
+def image(shown: Image, site: Site, *, admin: bool) -> dict[str, Any]:
+    """An image's representation."""
+    path = f"/v2/images/{shown.id}"
+    document: dict[str, Any] = {
+        name: value if value is not None or name in NULLABLE else "" for name, value in shown_properties(shown).items()
+    }
+    document |= {
+        "id": shown.id,
+        "name": shown.name,
+        "status": shown.status,
+        "visibility": shown.visibility,
+        "owner": shown.owner,
+        "protected": shown.protected,
+        "os_hidden": shown.hidden,
+        "disk_format": shown.disk_format,
+        "container_format": shown.container_format,
+        "min_disk": shown.min_disk,
+        "min_ram": shown.min_ram,
+        "size": shown.size,
+        "virtual_size": shown.virtual_size,
+        "checksum": shown.checksum,
+        "os_hash_algo": shown.hash_algo,
+        "os_hash_value": shown.hash_value,
+        "tags": list(shown.tags),
+        "created_at": stamp(shown.created_at),
+        "updated_at": stamp(shown.updated_at),
+        "self": path,
+        "file": f"{path}/file",
+        "schema": "/v2/schemas/image",
+    }
+    if site.multi and shown.locations and (admin or shown.status != "deactivated"):
+        stores = ",".join(site.by_weight(shown.stores))
+        if stores:
+            document["stores"] = stores
+    return document
+
+
+def image_task(record: TaskRecord) -> dict[str, Any]:
+    """A task as listed under its image."""
+    task = record.task
+    document = {
+        "id": task.id,
+        "type": task.type,
+        "status": task.status,
+        "owner": task.owner,
+        "input": task_input(task, record.image_id),
+        "result": {"image_id": record.image_id} if task.status == "success" else None,
+        "message": task.message or progress_text(record),
+        "image_id": record.image_id,
+        "request_id": task.request_id,
+        "user_id": task.user_id,
+        "created_at": precise(task.created_at),
+        "updated_at": precise(task.updated_at),
+        "expires_at": precise(task.expires_at),
+        "deleted": False,
+        "deleted_at": None,
+    }
+    if record.progress is not None:
+        document["progress"] = progress(record)
+    return document
+
+
+def task_input(task: Task, image_id: str) -> dict[str, Any]:
+    """What the task was asked, as clients read it."""
+    stores: list[str | None] = list(task.stores) if task.multi else [None]
+    return {"image_id": image_id, "import_req": task.request, "backend": stores}
+
+
+def progress(record: TaskRecord) -> dict[str, Any] | None:
+    """Live progress of a running task; bytes and bytes a second."""
+    now = record.progress
+    if now is None:
+        return None
+    return {"stage": now.stage, "store": now.store, "done": now.done, "total": now.total, "rate": round(now.rate)}
+
+
+def progress_text(record: TaskRecord) -> str:
+    """Progress as a sentence, for clients that only know the message."""
+    now = record.progress
+    if now is None:
+        return ""
+    where = f" to {now.store}" if now.store else ""
+    return f"{now.stage}{where}: copied {now.done >> 20} MiB"
