@@ -1,0 +1,233 @@
+"""Reading operators' files: what they wrote for Glance loads as it is, what is ours comes beside it.
+
+Order, later wins: `glance-image-import.conf`, `glance-api.conf`, its drop-in
+directory, `entrepot.conf`, environment variables `ENTREPOT_<SECTION>__<OPTION>`.
+Wrong values are refused all at once, each with file, section, option and reason.
+Options that mean nothing here are collected, to be named once at start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+from oslo_config import iniparser
+from pydantic import BaseModel, ValidationError
+
+from kernel.errors import ConfigError
+from kernel.image import STAGING
+from kernel.registry import Registry
+from kernel.settings import SECTIONS, Settings
+from kernel.site import describe
+
+MAIN: Final = "glance-api.conf"
+IMPORT: Final = "glance-image-import.conf"
+OURS: Final = "entrepot.conf"
+
+TASKS_STORE: Final = "os_glance_tasks_store"
+
+_PLACES: Final = ("/etc/entrepot", "/etc/glance")
+_ENVIRONMENT: Final = re.compile(r"ENTREPOT_([A-Z0-9_]+?)__([A-Z0-9_]+)")
+_STORE_OPTIONS: Final = frozenset({"store_description", "weight"})
+
+Raw = dict[str, dict[str, str]]
+
+
+class _Reader(iniparser.BaseParser):
+    """Collects what a file assigns; a section may come several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.section = "DEFAULT"
+        self.found: Raw = {}
+
+    def new_section(self, section: str) -> None:
+        self.section = section
+        self.found.setdefault(section, {})
+
+    def assignment(self, key: str, value: list[str]) -> None:
+        self.found.setdefault(self.section, {})[key] = " ".join(line.strip() for line in value).strip()
+
+
+def load(
+    files: Iterable[Path] = (),
+    *,
+    registry: Registry,
+    state: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Settings from files and environment; `ConfigError` listing everything that is wrong."""
+    named = [Path(file) for file in files]
+    paths = _beside(named) if named else _usual(environment)
+    raw: Raw = {}
+    origin: dict[tuple[str, str], str] = {}
+    for path in paths:
+        for section, options in read(path).items():
+            raw.setdefault(section, {}).update(options)
+            origin.update({(section, option): str(path) for option in options})
+    for section, option, value in _from_environment(environment):
+        raw.setdefault(section, {})[option] = value
+        origin[section, option] = "the environment"
+    _substitute(raw)
+    directory = state or _state(raw, environment)
+    _fill_in(raw, directory, configured=bool(paths))
+    return _validated(raw, origin, directory, paths, registry)
+
+
+def read(path: Path) -> Raw:
+    """One file as written."""
+    reader = _Reader()
+    try:
+        with path.open(encoding="utf-8") as lines:
+            reader.parse(lines)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (iniparser.ParseError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no configuration file: {error}") from None
+    return reader.found
+
+
+def unused(settings: Settings, registry: Registry) -> list[str]:
+    """`[section] option` of everything that was set and means nothing here."""
+    known = {name: set(model.model_fields) for name, model in SECTIONS.items()}
+    for section, model in _extension_sections(settings, registry):
+        known.setdefault(section, set()).update(model.model_fields)
+    for store in (*settings.default.enabled_backends, "glance_store"):
+        known.setdefault(store, set()).update(_STORE_OPTIONS)
+    return [
+        f"[{section}] {option}"
+        for section, options in settings.raw.items()
+        for option in options
+        if option not in known.get(section, ())
+    ]
+
+
+# --- where -------------------------------------------------------------------------------
+
+
+def _beside(named: list[Path]) -> list[Path]:
+    """The files named, with the import file and the drop-ins that belong to them."""
+    paths: list[Path] = []
+    for path in named:
+        if path.name == MAIN:
+            paths += [file for file in (path.parent / IMPORT,) if file.exists() and file not in named]
+        paths.append(path)
+        paths += _drop_ins(path)
+        ours = path.parent / OURS
+        if path.name == MAIN and ours.exists() and ours not in named:
+            paths.append(ours)
+    return paths
+
+
+def _usual(environment: Mapping[str, str]) -> list[Path]:
+    """The first directory that holds a file of ours or Glance's."""
+    chosen = environment.get("OS_GLANCE_CONFIG_DIR")
+    home = environment.get("XDG_CONFIG_HOME") or (f"{environment['HOME']}/.config" if environment.get("HOME") else "")
+    for place in (chosen,) if chosen else (f"{home}/entrepot" if home else None, *_PLACES):
+        if place is None:
+            continue
+        paths = [Path(place) / name for name in (IMPORT, MAIN, OURS)]
+        found = [path for path in paths if path.exists()]
+        if found:
+            return [item for path in found for item in (path, *_drop_ins(path))]
+    return []
+
+
+def _drop_ins(path: Path) -> list[Path]:
+    directory = path.with_name(f"{path.name}.d")
+    return sorted(directory.glob("*.conf")) if directory.is_dir() else []
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+    sections = {name.upper(): name for name in SECTIONS}
+    for name, value in environment.items():
+        match = _ENVIRONMENT.fullmatch(name)
+        if match:
+            yield sections.get(match[1], match[1].lower()), match[2].lower(), value
+
+
+def _state(raw: Raw, environment: Mapping[str, str]) -> Path:
+    """Where state lives: as set, else as the account's conventions have it."""
+    named = raw.get("entrepot", {}).get("state_dir")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/entrepot")
+    home = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME', '/')}/.local/state"
+    return Path(home) / "entrepot"
+
+
+# --- what --------------------------------------------------------------------------------
+
+
+def _substitute(raw: Raw) -> None:
+    """`$option` stands for the value of an option of the same section, or of [DEFAULT]."""
+    default = raw.get("DEFAULT", {})
+    for options in raw.values():
+        for name, value in options.items():
+            if "$" in value:
+                options[name] = Template(value).safe_substitute({**default, **options})
+
+
+def _fill_in(raw: Raw, state: Path, *, configured: bool) -> None:
+    """Places for data, where the operator named none."""
+    default = raw.setdefault("DEFAULT", {})
+    staging = "/tmp/staging/" if configured else str(state / "staging")  # noqa: S108  # Glance's default
+    default.setdefault("node_staging_uri", f"file://{staging}")
+    if not default.get("enabled_backends"):
+        raw.setdefault("glance_store", {}).setdefault("filesystem_store_datadir", str(state / "images"))
+    if default.get("api_version_profile") == "pike":
+        default.setdefault("enable_image_import", "false")
+
+
+def _validated(
+    raw: Raw, origin: dict[tuple[str, str], str], state: Path, paths: list[Path], registry: Registry
+) -> Settings:
+    faults: list[str] = []
+    sections: dict[str, Any] = {}
+    for name, model in SECTIONS.items():
+        try:
+            sections[name.lower()] = model.model_validate(_written(model, raw.get(name, {})))
+        except ValidationError as error:
+            for item in error.errors():
+                where = origin.get((name, str(item["loc"][0])) if item["loc"] else ("", ""), "defaults")
+                faults.append(f"{where}: {describe(name, item)}")
+    if faults:
+        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
+    return Settings(
+        **sections,
+        raw=raw,
+        origin=origin,
+        state_dir=state.absolute(),
+        config_dirs=tuple(dict.fromkeys(path.parent for path in paths)),
+    )
+
+
+def _written(model: type[BaseModel], options: Mapping[str, str]) -> dict[str, str]:
+    """Options as written; one that is left empty counts as not set, unless empty is a value."""
+    kept = {}
+    for name, value in options.items():
+        field = model.model_fields.get(name)
+        emptiable = field is None or name == "enabled_import_methods" or isinstance(field.default, tuple | dict | str)
+        if value == "" and not emptiable:
+            continue
+        kept[name] = value
+    return kept
+
+
+def _extension_sections(settings: Settings, registry: Registry) -> Iterable[tuple[str, type[BaseModel]]]:
+    backends = settings.default.enabled_backends or {"glance_store": settings.glance_store.default_store}
+    for name, driver in backends.items():
+        if driver in registry.stores:
+            yield name, registry.stores[driver].config
+    local = [driver.config for driver in registry.stores.values() if driver.name == "file"]
+    for section in (STAGING, TASKS_STORE):
+        for config in local:
+            yield section, config
+    for extension in registry:
+        if getattr(extension, "section", None):
+            yield extension.section, extension.config

@@ -1,0 +1,319 @@
+"""The serving process: database, schema, service, HTTP; and several of them on one port.
+
+    entrepot serve ─▶ supervisor (only with --processes N) ─▶ N × [ service + HTTP ]
+
+Each process is whole: it answers requests, works on imports and follows the log.  The
+supervisor restarts the ones that die and passes signals on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+
+from handlers.app import App
+from handlers.policy import Policy
+from kernel.errors import ConfigError
+from kernel.extend import Authenticator, NotificationSink
+from kernel.registry import Registry
+from kernel.service import Role, Service, running
+from kernel.settings import Settings
+from kernel.site import describe
+from migrations.runner import migrate
+from ops.config import unused
+from ops.embedded_postgres import EmbeddedPostgres, ensure_database
+
+log = structlog.get_logger(__name__)
+
+DATABASE: Final = "entrepot"
+_SINKS_OF_DRIVERS: Final = {"log": "log", "messaging": "amqp", "messagingv2": "amqp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says, beside the settings."""
+
+    settings: Settings
+    registry: Registry
+    dsn: str | None
+    host: str
+    port: int
+    role: Role = "all"
+    processes: int = 1
+
+
+# --- the database ------------------------------------------------------------------------
+
+
+class Postgres:
+    """The database of this installation: a real server, or the embedded one."""
+
+    def __init__(self, dsn: str | None, state: Path) -> None:
+        self._embedded = None if dsn else EmbeddedPostgres(state / "postgres")
+        self._dsn = dsn
+
+    def acquire(self) -> str:
+        """Start or attach, create the database; returns its DSN.  Blocking."""
+        if self._embedded is None:
+            assert self._dsn is not None
+            return self._dsn
+        self._embedded.acquire()
+        asyncio.run(ensure_database(self._embedded.dsn("postgres"), DATABASE))
+        return self._embedded.dsn(DATABASE)
+
+    async def revive(self) -> None:
+        """Bring an embedded server back that has died; nothing to do for a real one."""
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.ensure)
+
+    def release(self) -> None:
+        """Let go; the last one out stops an embedded server."""
+        if self._embedded is not None:
+            self._embedded.release()
+            self._embedded.wait_stopped()
+
+
+# --- extensions that only the server uses --------------------------------------------------
+
+
+def auth_name(settings: Settings) -> str:
+    """Which auth backend: as set, else by the paste flavor, else nobody is asked."""
+    if settings.entrepot.auth:
+        return settings.entrepot.auth
+    return "keystone" if "keystone" in settings.paste_deploy.flavor else "none"
+
+
+async def authenticator(options: Options) -> Authenticator:
+    """The auth backend that the settings choose, connected; refuses to trust everybody beyond this machine."""
+    settings, registry = options.settings, options.registry
+    name = auth_name(settings)
+    backend = registry.auth.get(name)
+    if backend is None:
+        raise ConfigError(f"[entrepot] auth: unknown backend '{name}' (known: {', '.join(sorted(registry.auth))})")
+    if backend.unavailable:
+        raise ConfigError(f"[entrepot] auth: '{name}' cannot be used: {backend.unavailable}")
+    if backend.loopback_only and not _loopback(options.host) and not settings.entrepot.trust_everyone:
+        raise ConfigError(
+            f"The auth backend '{name}' trusts every caller and may listen on loopback only, not on {options.host}; "
+            "choose another ([entrepot] auth) or set [entrepot] trust_everyone"
+        )
+    return await backend.connect(_options_of(backend.config, backend.section, settings))
+
+
+def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[NotificationSink, object]]:
+    """Notification sinks that the settings name; without any configuration the log file."""
+    drivers = settings.oslo_messaging_notifications.driver
+    names = [*(_SINKS_OF_DRIVERS[name] for name in drivers if name in _SINKS_OF_DRIVERS), *settings.entrepot.sinks]
+    if not settings.config_dirs and not names:
+        names = ["log"]
+    chosen = []
+    for name in dict.fromkeys(names):
+        sink = registry.sinks.get(name)
+        if sink is None:
+            raise ConfigError(f"[entrepot] sinks: unknown sink '{name}' (known: {', '.join(sorted(registry.sinks))})")
+        if sink.unavailable:
+            raise ConfigError(f"[entrepot] sinks: '{name}' cannot be used: {sink.unavailable}")
+        chosen.append((sink, _options_of(sink.config, sink.section, settings)))
+    return chosen
+
+
+def _options_of(model: Any, section: str | None, settings: Settings) -> object:
+    messaging = settings.oslo_messaging_notifications
+    given = {
+        "state_dir": settings.state_dir,
+        "publisher_id": settings.default.default_publisher_id,
+        "topics": messaging.topics,
+        "drivers": messaging.driver,
+        "transport_url": messaging.transport_url or settings.section("DEFAULT").get("transport_url"),
+        "settings": settings,
+    }
+    try:
+        return model.model_validate({**given, **(settings.section(section) if section else {})})
+    except ValidationError as error:
+        faults = "; ".join(describe(section or "", item) for item in error.errors())
+        raise ConfigError(f"The configuration is wrong: {faults}") from None
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- one process -------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    options: Options,
+    dsn: str,
+    revive: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[tuple[Service, int]]:
+    """A whole process, running: yields the service and the port it listens on (0 without an API)."""
+    sinks = chosen_sinks(options.settings, options.registry)
+    async with contextlib.AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            running(
+                options.settings,
+                options.registry,
+                dsn,
+                role=options.role,
+                node=node_name(options.settings),
+                sinks=sinks,
+                revive=revive,
+            )
+        )
+        port = 0
+        if options.role != "worker":
+            app = App(service, await authenticator(options), Policy())
+            stack.push_async_callback(app.close)
+            port = await _listen(app, options, stack)
+        yield service, port
+
+
+def node_name(settings: Settings) -> str:
+    """How other nodes tell this one apart."""
+    return settings.default.worker_self_reference_url or socket.gethostname()
+
+
+async def _listen(app: App, options: Options, stack: contextlib.AsyncExitStack) -> int:
+    server = web.Server(
+        app,
+        access_log=None,
+        keepalive_timeout=75,
+        max_line_size=16 << 10,
+        max_field_size=64 << 10,
+        read_bufsize=1 << 20,
+    )
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=20.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, options.host, options.port, reuse_port=options.processes > 1, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(f"Cannot listen on {options.host}:{options.port}: {error.strerror}") from None
+    address = runner.addresses[0]
+    return int(address[1])
+
+
+async def _serve_until_told(options: Options, dsn: str, postgres: Postgres) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(options, dsn, postgres.revive) as (_, port):
+        if port:
+            log.info("listening", url=f"http://{options.host}:{port}", pid=os.getpid())
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        log.info("stopping")
+
+
+def _process(options: Options, dsn: str, postgres: Postgres) -> None:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve_until_told(options, dsn, postgres))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed; `ENTREPOT_LOOP=asyncio` keeps the standard one."""
+    if os.environ.get("ENTREPOT_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+# --- all of it ---------------------------------------------------------------------------
+
+
+def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT.  Blocking."""
+    left_over = unused(options.settings, options.registry)
+    if left_over:
+        log.info("options_without_effect", options=left_over)
+    postgres = Postgres(options.dsn, options.settings.state_dir)
+    dsn = postgres.acquire()
+    try:
+        applied = asyncio.run(migrate(dsn))
+        if applied:
+            log.info("migrated", applied=applied)
+        if options.processes > 1:
+            _supervise(options, dsn, postgres)
+        else:
+            _process(options, dsn, postgres)
+    finally:
+        postgres.release()
+
+
+def _supervise(options: Options, dsn: str, postgres: Postgres) -> None:
+    """Keep N processes alive; stop when told, or when they cannot even start."""
+    gc.freeze()
+    children: dict[int, float] = {}
+    stopping = False
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        for pid in list(children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    for _ in range(options.processes):
+        _fork(options, dsn, postgres, children)
+    while children:
+        try:
+            pid, status = os.wait()
+        except InterruptedError:
+            continue
+        born = children.pop(pid, None)
+        if born is None or stopping:
+            continue
+        log.warning("process_died", pid=pid, status=os.waitstatus_to_exitcode(status))
+        if time.monotonic() - born < 2:
+            stop(0, None)
+            raise SystemExit(1)
+        _fork(options, dsn, postgres, children)
+
+
+def _fork(options: Options, dsn: str, postgres: Postgres, children: dict[int, float]) -> None:
+    pid = os.fork()
+    if pid:
+        children[pid] = time.monotonic()
+        return
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _process(options, dsn, postgres)
+        code = 0
+    except ConfigError as error:
+        log.error("cannot_start", reason=str(error))
+    except BaseException:
+        log.exception("process_failed")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
