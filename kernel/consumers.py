@@ -26,11 +26,11 @@ from kernel.errors import EntrepotError, LogBroken, Unavailable
 from kernel.feed import Feed
 from kernel.ids import new_id
 from kernel.log import EventLog
+from kernel.marks import mark
 from kernel.recorded import IMAGE, Recorded
 
 log = structlog.get_logger(__name__)
 
-_TTL: Final = 10.0
 _RETRY_PARKED: Final = 30.0
 _LONGEST_PAUSE: Final = 30.0
 
@@ -67,7 +67,7 @@ class _Lost(Exception):
 class Consumer:
     """Drives one effect along the log."""
 
-    def __init__(self, name: str, effect: Effect, log_: EventLog, feed: Feed, database: Database) -> None:
+    def __init__(self, name: str, effect: Effect, log_: EventLog, feed: Feed, database: Database, ttl: float) -> None:
         self.name = name
         self.position = 0
         self.driving = False
@@ -76,6 +76,7 @@ class Consumer:
         self._feed = feed
         self._database = database
         self._me = new_id()
+        self._ttl = ttl
         self._epoch = 0
         self._parked: dict[UUID, tuple[int, str]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -100,7 +101,7 @@ class Consumer:
                 if await self._hold():
                     await self._drive()
                 else:
-                    await asyncio.sleep(_TTL / 3)
+                    await asyncio.sleep(self._ttl / 3)
             except (_Lost, Unavailable) as reason:
                 log.info("consumer_pauses", consumer=self.name, reason=str(reason))
                 await asyncio.sleep(1)
@@ -114,13 +115,20 @@ class Consumer:
                 self.driving = False
 
     async def _hold(self) -> bool:
-        epoch = await self._database.fetchval("SELECT hold_consumer($1, $2, $3)", self.name, self._me, _TTL)
+        epoch = await self._take()
         if epoch is None:
             return False
         row = await self._database.fetchrow("SELECT position, parked FROM consumers WHERE name = $1", self.name)
         self._epoch, self.position = epoch, row["position"]
         self._parked = _decode_parked(row["parked"])
         return True
+
+    async def _take(self) -> int | None:
+        """Begin, or go on, to hold the consumer; its epoch, or None while somebody else has it."""
+        epoch: int | None = await self._database.fetchval(
+            "SELECT hold_consumer($1, $2, $3)", self.name, self._me, self._ttl
+        )
+        return epoch
 
     async def _drive(self) -> None:
         self.driving = True
@@ -132,6 +140,7 @@ class Consumer:
                 if keeping.done():
                     await keeping
                 await self._apply(batch)
+                mark("delivered")
                 await self._move(batch[-1].position)
                 if self._parked and time.monotonic() >= retry_at:
                     await self._retry_parked()
@@ -142,9 +151,9 @@ class Consumer:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(_TTL / 3)
+            await asyncio.sleep(self._ttl / 3)
             with contextlib.suppress(Unavailable):
-                if await self._database.fetchval("SELECT hold_consumer($1, $2, $3)", self.name, self._me, _TTL) is None:
+                if await self._take() is None:
                     raise _Lost(f"somebody else drives {self.name}")
 
     async def _apply(self, batch: Sequence[Recorded]) -> None:

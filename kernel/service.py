@@ -176,4 +176,5 @@ async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, 
 
 
 def _consume(service: Service, name: str, effect: Dispatcher | Projector) -> None:
-    service.consumers.append(Consumer(name, effect, service.log, service.feed, service.database))
+    ttl = service.settings.import_worker.lease_seconds
+    service.consumers.append(Consumer(name, effect, service.log, service.feed, service.database, ttl))

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 
 from handlers.app import App
 from handlers.policy import Policy
+from handlers.wire import Server
 from kernel.errors import ConfigError
 from kernel.extend import Authenticator, NotificationSink
 from kernel.registry import Registry
@@ -35,12 +35,12 @@ from kernel.service import Role, Service, running
 from kernel.settings import Settings
 from kernel.site import describe
 from migrations.runner import migrate
+from ops import drill
 from ops.config import unused
-from ops.embedded_postgres import EmbeddedPostgres, ensure_database
+from ops.database import Postgres
 
 log = structlog.get_logger(__name__)
 
-DATABASE: Final = "entrepot"
 _SINKS_OF_DRIVERS: Final = {"log": "log", "messaging": "amqp", "messagingv2": "amqp"}
 
 
@@ -55,37 +55,6 @@ class Options:
     port: int
     role: Role = "all"
     processes: int = 1
-
-
-# --- the database ------------------------------------------------------------------------
-
-
-class Postgres:
-    """The database of this installation: a real server, or the embedded one."""
-
-    def __init__(self, dsn: str | None, state: Path) -> None:
-        self._embedded = None if dsn else EmbeddedPostgres(state / "postgres")
-        self._dsn = dsn
-
-    def acquire(self) -> str:
-        """Start or attach, create the database; returns its DSN.  Blocking."""
-        if self._embedded is None:
-            assert self._dsn is not None
-            return self._dsn
-        self._embedded.acquire()
-        asyncio.run(ensure_database(self._embedded.dsn("postgres"), DATABASE))
-        return self._embedded.dsn(DATABASE)
-
-    async def revive(self) -> None:
-        """Bring an embedded server back that has died; nothing to do for a real one."""
-        if self._embedded is not None:
-            await asyncio.to_thread(self._embedded.ensure)
-
-    def release(self) -> None:
-        """Let go; the last one out stops an embedded server."""
-        if self._embedded is not None:
-            self._embedded.release()
-            self._embedded.wait_stopped()
 
 
 # --- extensions that only the server uses --------------------------------------------------
@@ -112,7 +81,7 @@ async def authenticator(options: Options) -> Authenticator:
             f"The auth backend '{name}' trusts every caller and may listen on loopback only, not on {options.host}; "
             "choose another ([entrepot] auth) or set [entrepot] trust_everyone"
         )
-    return await backend.connect(_options_of(backend.config, backend.section, settings))
+    return await backend.connect(options_of(backend.config, backend.section, settings))
 
 
 def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[NotificationSink, object]]:
@@ -128,11 +97,12 @@ def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[Notificat
             raise ConfigError(f"[entrepot] sinks: unknown sink '{name}' (known: {', '.join(sorted(registry.sinks))})")
         if sink.unavailable:
             raise ConfigError(f"[entrepot] sinks: '{name}' cannot be used: {sink.unavailable}")
-        chosen.append((sink, _options_of(sink.config, sink.section, settings)))
+        chosen.append((sink, options_of(sink.config, sink.section, settings)))
     return chosen
 
 
-def _options_of(model: Any, section: str | None, settings: Settings) -> object:
+def options_of(model: Any, section: str | None, settings: Settings) -> object:
+    """An extension's options, validated, from its section and from what the service knows anyway."""
     messaging = settings.oslo_messaging_notifications
     given = {
         "state_dir": settings.state_dir,
@@ -195,15 +165,7 @@ def node_name(settings: Settings) -> str:
 
 
 async def _listen(app: App, options: Options, stack: contextlib.AsyncExitStack) -> int:
-    server = web.Server(
-        app,
-        access_log=None,
-        keepalive_timeout=75,
-        max_line_size=16 << 10,
-        max_field_size=64 << 10,
-        read_bufsize=1 << 20,
-    )
-    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=20.0)
+    runner = web.ServerRunner(Server(app), handle_signals=False, shutdown_timeout=20.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, options.host, options.port, reuse_port=options.processes > 1, backlog=1024)
@@ -230,6 +192,7 @@ async def _serve_until_told(options: Options, dsn: str, postgres: Postgres) -> N
 
 
 def _process(options: Options, dsn: str, postgres: Postgres) -> None:
+    drill.install()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve_until_told(options, dsn, postgres))
 
@@ -271,7 +234,7 @@ def _supervise(options: Options, dsn: str, postgres: Postgres) -> None:
     """Keep N processes alive; stop when told, or when they cannot even start."""
     gc.freeze()
     children: dict[int, float] = {}
-    stopping = False
+    stopping = failed = False
 
     def stop(number: int, frame: Any) -> None:
         nonlocal stopping
@@ -292,11 +255,15 @@ def _supervise(options: Options, dsn: str, postgres: Postgres) -> None:
         born = children.pop(pid, None)
         if born is None or stopping:
             continue
-        log.warning("process_died", pid=pid, status=os.waitstatus_to_exitcode(status))
-        if time.monotonic() - born < 2:
+        code = os.waitstatus_to_exitcode(status)
+        log.warning("process_died", pid=pid, status=code)
+        if code > 0 and time.monotonic() - born < 5:  # it could not start, and would not the next time
+            failed = True
             stop(0, None)
-            raise SystemExit(1)
+            continue
         _fork(options, dsn, postgres, children)
+    if failed:
+        raise SystemExit(1)
 
 
 def _fork(options: Options, dsn: str, postgres: Postgres, children: dict[int, float]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from stores import file as module
 from stores.file import FileStore
 from tests.support.disks import small_disk
 from tests.support.files import Held, file_store, refusing
-from tests.support.stores import a_name, chunks, everything, snapshot, within
+from tests.support.stores import DEADLINE, a_name, chunks, everything, failing, snapshot, turns, within
 
 MIB = 1 << 20
 
@@ -114,6 +117,59 @@ async def test_a_disk_without_hard_links_keeps_names_exclusive(
     assert len(await store.leftovers("")) == 2
 
 
+async def test_on_a_disk_without_hard_links_a_late_writer_replaces_nothing(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    name = a_name()
+    stored = await store.put(name, chunks(b"to learn where it lies"))
+    await store.delete(stored.url)
+    path = store.path(stored.url)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"late"
+        path.write_bytes(b"early")
+
+    with pytest.raises(errors.StoreError):
+        await store.put(name, slow())
+    assert path.read_bytes() == b"early"
+    await store.remove(name)
+    assert list(await store.leftovers("")) == []
+
+
+async def test_stores_that_link_in_the_same_instant_do_not_both_keep_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging, *stores = [await file_store(tmp_path / name) for name in ("staging", "first", "second")]
+    stored = await staging.put(a_name(), chunks(b"x" * MIB))
+    path, identity = staging.path(stored.url), await staging.identify(stored.url)
+    together, real = threading.Barrier(2, timeout=DEADLINE), os.link
+
+    def link(source: Any, target: Any, **options: Any) -> None:
+        if source == path:
+            together.wait()
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    made = await within(asyncio.gather(*(store.adopt(a_name(), path, identity) for store in stores)))
+    assert path.stat().st_nlink <= 2
+    for store, adopted in zip(stores, made, strict=True):
+        assert adopted
+        assert await everything(store.read(adopted.url)) == b"x" * MIB
+        await store.close()
+    await staging.close()
+
+
+async def test_a_write_and_its_source_may_fail_together_without_a_complaint_of_asyncio(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "pwrite", refusing(errno.EIO))
+    with pytest.raises(LookupError):
+        await store.put(a_name(), failing(LookupError(), b"x" * MIB))
+    gc.collect()
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "link", "unlink"])
 async def test_a_write_cancelled_inside_a_system_call_leaves_nothing(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
@@ -145,6 +201,25 @@ async def test_a_disk_that_hangs_lets_its_caller_go_and_is_cleaned_up_when_it_co
     assert not list(store._root.glob("*/*"))
 
 
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "unlink"])
+async def test_the_late_clean_up_after_a_hang_spares_another_attempt_of_the_same_name(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.01)
+    name = a_name()
+    with monkeypatch.context() as hanging:
+        held = Held(hanging, call)
+        writing = asyncio.create_task(store.put(name, chunks(b"first")))
+        await held.entered()
+    writing.cancel()
+    await within(asyncio.wait({writing}))
+    await store.remove(name)
+    stored = await store.put(name, chunks(b"second"))
+    held.release()
+    await asyncio.to_thread(store._pool.shutdown)
+    assert store.path(stored.url).read_bytes() == b"second"
+
+
 async def test_a_copy_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staging, store = await file_store(tmp_path / "staging"), await file_store(tmp_path / "images")
     stored = await staging.put(a_name(), chunks(*[b"x" * MIB] * 40))
@@ -155,9 +230,11 @@ async def test_a_copy_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.Monke
     copying = asyncio.create_task(store.adopt(a_name(), path, identity))
     await held.entered()
     copying.cancel()
+    await turns(10)
     held.release()
     await within(asyncio.wait({copying}))
     assert copying.cancelled()
+    assert held.calls == 1, "the copy of a large file stops where it is"
     assert len(await store.leftovers("")) == 1
     await staging.close()
     await store.close()

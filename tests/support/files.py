@@ -28,9 +28,11 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._entered, self._go = threading.Event(), threading.Event()
+        self.calls = 0
         real: Callable[..., Any] = getattr(os, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
             self._entered.set()
             assert self._go.wait(DEADLINE)
             return real(*args, **kwargs)

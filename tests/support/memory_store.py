@@ -69,7 +69,7 @@ class MemoryStore:
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], size: int | None = None) -> Stored:
         if checked(self.name, name) in self.blobs or name in self._parts:
-            raise errors.StoreError(self.name, "an object of this name exists already")
+            raise errors.BlobExists(self.name, "an object of this name exists already")
         self._parts.add(name)
         try:
             await self._pass()

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -98,7 +99,8 @@ def server() -> Iterator[Server]:
         try:
             yield found
         finally:
-            asyncio.run(found.sweep())
+            with ThreadPoolExecutor(1) as aside:  # whoever calls may have a loop of its own
+                aside.submit(asyncio.run, found.sweep()).result()
 
 
 def _admin_dsn(stack: contextlib.ExitStack) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 
 import orjson
 from aiohttp import ClientResponse
-from aiohttp.test_utils import RawTestServer, TestClient
+from aiohttp.test_utils import BaseTestServer, TestClient
+from aiohttp.web import BaseRunner, ServerRunner
 
 from handlers.app import App
 from handlers.policy import Policy
+from handlers.wire import Server
 from kernel.clock import Clock
 from kernel.extend import Extension
 from kernel.registry import Registry, discover
@@ -24,6 +26,17 @@ from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
 
 OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class HttpServer(BaseTestServer):
+    """The server that operators run, on a port of its own."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__()
+        self._app = app
+
+    async def _make_runner(self, **kwargs: Any) -> BaseRunner:
+        return ServerRunner(Server(self._app))
 
 
 @dataclass
@@ -187,8 +200,7 @@ async def site(
         backend = registry.auth[settings.entrepot.auth or "none"]
         section = settings.section(backend.section or "")
         app = App(service, await backend.connect(backend.config.model_validate(section)), Policy(rules))
-        server = RawTestServer(app)
-        async with TestClient(server) as client:
+        async with TestClient(HttpServer(app)) as client:
             try:
                 yield Site(service, client, directory, notes)
             finally:

@@ -89,6 +89,14 @@ async def within(awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
+async def turns(count: int) -> None:
+    """Let the event loop go round so many times."""
+    for _ in range(count):
+        turn = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(turn.set_result, None)
+        await turn
+
+
 async def everything(source: AsyncIterator[bytes]) -> bytes:
     """All bytes of a source."""
     return b"".join([chunk async for chunk in source])

@@ -1,0 +1,68 @@
+"""The long drills, one after another: `python -m tests.faults [matrix|kills|database|order|all] [N]`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.faults import disasters, matrix
+from tests.faults.world import World
+from tests.support.postgres import Server, server
+
+
+async def run_matrix(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    world = World(directory, dsn)
+    async with world.running():
+        took = await matrix.run(world, [(verb, point) for verb in ("kill", "stop") for point in matrix.points()])
+        found = await world.verify()
+    ordered = sorted(took.values())
+    return {
+        "points": len(took),
+        "p50 s": round(ordered[len(ordered) // 2], 1),
+        "p95 s": round(ordered[int(len(ordered) * 0.95)], 1),
+        **found,
+    }
+
+
+async def run_kills(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    seed = random.randrange(1_000_000)
+    print(f"kills: seed {seed}", flush=True)
+    return await disasters.random_kills(directory, dsn, kills=count or 200, seed=seed)
+
+
+async def run_database(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    with disasters.mortal_database() as (mortal, kill):
+        return await disasters.database_dies(directory, mortal, kill, images=count or 50)
+
+
+async def run_order(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    return await disasters.order_stress(dsn, seconds=count or 20)
+
+
+DRILLS = {"matrix": run_matrix, "kills": run_kills, "database": run_database, "order": run_order}
+
+
+async def drill(name: str, postgres: Server, count: int) -> None:
+    dsn = await postgres.fresh()
+    directory = Path(tempfile.mkdtemp(prefix=f"entrepot-{name}-"))  # kept when the drill fails
+    began = time.monotonic()
+    found = await DRILLS[name](dsn, directory, count)
+    print(f"{name}: passed in {time.monotonic() - began:.0f} s: {found}", flush=True)
+    shutil.rmtree(directory)
+    await postgres.drop(dsn)
+
+
+async def main(wanted: str, count: int) -> None:
+    with server() as postgres:
+        for name in DRILLS if wanted == "all" else (wanted,):
+            await drill(name, postgres, count)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "all", int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,0 +1,243 @@
+"""Clients that do not give up: each story looks at its image and does what comes next.
+
+A node may die under any request, so nothing here believes an answer; only the image's
+state counts, as a real client's retry would have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import orjson
+
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class Client:
+    """HTTP to several nodes in turn; what breaks is tried again elsewhere until the deadline."""
+
+    def __init__(self, urls: list[str], seconds: float = 45) -> None:
+        self.urls = urls
+        self._seconds = seconds
+        self._preferred = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Client:
+        timeout = aiohttp.ClientTimeout(total=4, connect=2)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def once(
+        self, method: str, path: str, data: Any = None, headers: dict[str, str] | None = None, node: int | None = None
+    ) -> tuple[int, bytes]:
+        """One attempt, at the node that answered last; status 0 when it broke off."""
+        assert self._session is not None
+        url = self.urls[self._preferred if node is None else node]
+        try:
+            async with self._session.request(
+                method,
+                f"{url}{path}",
+                data=io.BytesIO(data) if data else None,
+                headers={"Accept": "application/json", **(headers or {})},
+            ) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+            if node is None:
+                self._preferred = (self._preferred + 1) % len(self.urls)
+            return 0, b""
+
+    async def image(self, image_id: str) -> dict[str, Any] | None:
+        """The image as whichever node answers sees it; None when it is deleted."""
+        deadline = time.monotonic() + self._seconds
+        node = len(self.urls) - 1
+        while time.monotonic() < deadline:
+            status, body = await self.once("GET", f"/v2/images/{image_id}", node=node)
+            if status == 200:
+                document: dict[str, Any] = orjson.loads(body)
+                return document
+            if status == 404:
+                return None
+            node = (node + 1) % len(self.urls)
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"nobody says what {image_id} is")
+
+    async def data(self, image_id: str) -> bytes:
+        for attempt in range(60):
+            status, body = await self.once("GET", f"/v2/images/{image_id}/file", node=attempt % len(self.urls))
+            if status == 200:
+                return body
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"the data of {image_id} cannot be had")
+
+
+class Story:
+    """One image's life, told until its end."""
+
+    def __init__(self, client: Client, size: int = 200_000) -> None:
+        self.client = client
+        self.id = str(uuid4())
+        self.content = hashlib.shake_128(self.id.encode()).digest(size)
+        self.ended = False
+
+    async def create(self, **attributes: Any) -> None:
+        document = {"id": self.id, "disk_format": "raw", "container_format": "bare", **attributes}
+        while await self.client.image(self.id) is None:
+            await self.client.once("POST", "/v2/images", orjson.dumps(document))
+
+    async def go(
+        self,
+        step: Callable[[dict[str, Any]], Awaitable[bool]],
+        seconds: float = 45,
+    ) -> None:
+        """Look and act until the step says that the goal is reached."""
+        deadline = time.monotonic() + seconds
+        seen: dict[str, Any] | None = None
+        while time.monotonic() < deadline:
+            seen = await self.client.image(self.id)
+            assert seen is not None, f"{self.id} vanished"
+            if await step(seen):
+                return
+            await asyncio.sleep(0.03)
+        raise AssertionError(f"{self.id} never got there: {seen}")
+
+    async def stage(self) -> None:
+        await self.client.once("PUT", f"/v2/images/{self.id}/stage", self.content, OCTETS)
+
+    async def ask_import(self, **body: Any) -> None:
+        document = {"method": {"name": "glance-direct"}, **body}
+        await self.client.once("POST", f"/v2/images/{self.id}/import", orjson.dumps(document))
+
+    async def import_to(self, stores: list[str], **body: Any) -> None:
+        """Stage and import until the image is active in all stores."""
+
+        async def step(image: dict[str, Any]) -> bool:
+            if image["status"] == "active":
+                return bool(image.get("os_glance_importing_to_stores") == "" and "os_glance_import_task" not in image)
+            if image["status"] == "queued":
+                await self.stage()
+            elif image["status"] == "uploading" and image["size"] is not None:
+                await self.ask_import(stores=stores, **body)
+            return False
+
+        await self.go(step)
+
+    async def delete(self) -> None:
+        deadline = time.monotonic() + 45
+        while await self.client.image(self.id) is not None:
+            await self.client.once("DELETE", f"/v2/images/{self.id}")
+            assert time.monotonic() < deadline
+        self.ended = True
+
+    async def verify(self) -> None:
+        """The data is what was sent, and the record says so."""
+        image = await self.client.image(self.id)
+        assert image is not None
+        assert image["status"] == "active"
+        assert image["size"] == len(self.content)
+        assert image["checksum"] == hashlib.md5(self.content).hexdigest()
+        assert image["os_hash_value"] == hashlib.sha512(self.content).hexdigest()
+        assert await self.client.data(self.id) == self.content
+
+
+# --- the stories -------------------------------------------------------------------------
+
+
+async def three_stores(story: Story) -> None:
+    """Staged, imported to three stores, and kept."""
+    await story.create()
+    await story.import_to(["fast", "cheap", "reliable"])
+    await story.verify()
+
+
+async def imported_and_deleted(story: Story) -> None:
+    """Staged, imported, and deleted again."""
+    await story.create()
+    await story.import_to(["fast", "cheap"])
+    await story.delete()
+
+
+async def uploaded(story: Story) -> None:
+    """Sent straight into a store."""
+    await story.create()
+
+    async def step(image: dict[str, Any]) -> bool:
+        if image["status"] == "queued":
+            await story.client.once("PUT", f"/v2/images/{story.id}/file", story.content, OCTETS)
+        return bool(image["status"] == "active")
+
+    await story.go(step)
+    await story.verify()
+
+
+async def refused_transfers(story: Story) -> None:
+    """A stage and an upload of the wrong length leave the image as it was; then it is imported after all."""
+    await story.create()
+    wrong = {**OCTETS, "X-OpenStack-Image-Size": str(len(story.content) + 1)}
+    for what in ("stage", "file"):
+        while True:
+            status, _ = await story.client.once("PUT", f"/v2/images/{story.id}/{what}", story.content, wrong)
+            if status == 400:
+                break
+
+        async def queued(image: dict[str, Any]) -> bool:
+            return bool(image["status"] == "queued")
+
+        await story.go(queued)
+    await story.import_to(["fast"])
+    await story.verify()
+
+
+async def a_store_that_fails(story: Story) -> None:
+    """All must succeed and one cannot: everything is taken back, and the next attempt works."""
+    await story.create()
+
+    async def fails(image: dict[str, Any]) -> bool:
+        if image["status"] == "queued":
+            if image.get("os_glance_failed_import") == "web":
+                return True
+            await story.stage()
+        elif image["status"] == "uploading" and image["size"] is not None:
+            await story.ask_import(stores=["fast", "web"])
+        return False
+
+    await story.go(fails)
+    await story.import_to(["cheap"])
+    await story.verify()
+
+
+async def data_that_is_refused(story: Story) -> None:
+    """Data that is not what it is declared to be never reaches a store."""
+    await story.create(disk_format="vmdk")
+
+    async def fails(image: dict[str, Any]) -> bool:
+        if image["status"] == "queued":
+            if image.get("os_glance_failed_import") == "fast":
+                return True
+            await story.stage()
+        elif image["status"] == "uploading" and image["size"] is not None:
+            await story.ask_import(stores=["fast"])
+        return False
+
+    await story.go(fails)
+    await story.delete()
+
+
+STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
+    "three stores": three_stores,
+    "imported and deleted": imported_and_deleted,
+    "uploaded": uploaded,
+    "refused transfers": refused_transfers,
+    "a store that fails": a_store_that_fails,
+    "data that is refused": data_that_is_refused,
+}

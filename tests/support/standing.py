@@ -1,0 +1,108 @@
+"""Services that stand while a module, or a part of a test, runs against them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from kernel.errors import StoreError
+from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import STORES
+from tests.support.postgres import Server
+from tests.support.running import Site, several, single, site
+
+Config = Callable[[Path], str]
+"""From a directory of the site's own to its glance-api.conf."""
+
+
+@contextlib.asynccontextmanager
+async def standing(postgres: Server, config: Config, **options: Any) -> AsyncIterator[Site]:
+    """A service with a database and a directory of its own, gone without a trace afterwards."""
+    dsn = await postgres.fresh()
+    directory = Path(tempfile.mkdtemp(prefix="entrepot-api-"))
+    try:
+        async with site(dsn, directory, config(directory), **options) as running:
+            yield running
+    finally:
+        await postgres.drop(dsn)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def one_store(**sections: str) -> Config:
+    """Site S of the scenarios."""
+    return lambda directory: single(directory, **_quick(sections))
+
+
+def three_stores(**sections: str) -> Config:
+    """Site M of the image scenarios: fast (default), cheap, web."""
+    return lambda directory: four_stores(**sections)(directory).replace(" reliable:file,", "")
+
+
+def four_stores(**sections: str) -> Config:
+    """Site M4 of the import scenarios: fast (default), cheap, reliable, web."""
+    return lambda directory: several(directory, **_quick(sections))
+
+
+def memory_stores(**sections: str) -> Config:
+    """M4 with stores that can be told to fail or to wait."""
+    return lambda directory: four_stores(**sections)(directory).replace(":file", ":faulty")
+
+
+def _quick(sections: dict[str, str]) -> dict[str, str]:
+    """Nothing in these tests has to survive a power cut."""
+    worker = sections.get("import_worker", "")
+    return {**sections, "import_worker": f"fsync = off\n{worker}"}
+
+
+def hooks(running: Site, store: str) -> FaultyStore:
+    """The store behind a name, which can be told what to do."""
+    found = STORES[running.service.site.deployment, store]
+    assert isinstance(found, FaultyStore)
+    return found
+
+
+def objects(running: Site, store: str, image_id: str) -> list[bytes]:
+    """What a store, or staging, holds of an image, half-written files included."""
+    key = running.service.site.deployment, store
+    if key in STORES:
+        blobs = STORES[key].blobs.items()
+        return [b"".join(parts) for name, parts in blobs if name.startswith(image_id)]
+    return [path.read_bytes() for path in running.files(store) if path.name.startswith(image_id)]
+
+
+@contextlib.contextmanager
+def broken(running: Site, store: str, error: Exception | None = None) -> Iterator[FaultyStore]:
+    """\"X broken\": every write to the store fails meanwhile."""
+    found = hooks(running, store)
+    found.break_writes(error or StoreError(store, "it is broken"))
+    try:
+        yield found
+    finally:
+        found.break_writes(None)
+
+
+@contextlib.asynccontextmanager
+async def blocked(running: Site, store: str) -> AsyncIterator[FaultyStore]:
+    """\"X blocked\": a write to the store waits until the block is left."""
+    found = hooks(running, store)
+    release = found.block_writes()
+    try:
+        yield found
+    finally:
+        release()
+
+
+def somebody(roles: str = "member,reader", project: str | None = None) -> dict[str, str]:
+    """Identity headers of a person in a project that nobody else is in."""
+    project = project or f"p{uuid4().hex}"
+    return {
+        "X-Identity-Status": "Confirmed",
+        "X-User-Id": f"u-{project}",
+        "X-Project-Id": project,
+        "X-Roles": roles,
+    }
