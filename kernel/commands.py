@@ -138,7 +138,7 @@ class FinishUndo(WorkerCommand, frozen=True, kw_only=True):
     """Everything that could be taken back has been; what could not stays noted as garbage."""
 
     purged: tuple[tuple[str, str], ...] = ()
-    swept: tuple[str, ...] = ()
+    swept: tuple[e.Sweep, ...] = ()
 
 
 class CancelImport(Command, frozen=True, kw_only=True):
@@ -155,4 +155,4 @@ class TakeOver(Command, frozen=True, kw_only=True):
 
 class RecordPurge(Command, frozen=True, kw_only=True):
     blobs: tuple[tuple[str, str], ...] = ()
-    sweeps: tuple[str, ...] = ()
+    sweeps: tuple[e.Sweep, ...] = ()

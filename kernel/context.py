@@ -30,6 +30,10 @@ class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     service_project_domain_id: str | None = None
     service_roles: frozenset[str] = frozenset()
     anonymous: bool = False
+    token: str | None = None
+    """The caller's own token, for calls made on his behalf; never recorded."""
+    catalog: str = ""
+    """The service catalogue of his token: Keystone's list, as JSON."""
 
 
 SERVICE = Actor(user_id="entrepot", roles=frozenset({"admin", "member", "reader", "service"}))

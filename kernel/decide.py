@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
-from kernel.image import STAGING, TRANSITIONS, Image, Job
+from kernel.image import STAGING, TRANSITIONS, Fetch, Image, Job
+from kernel.work import Kind, outstanding
 
 C = TypeVar("C", bound=c.Command)
 Rule = Callable[[Any, Image], Sequence[e.Event]]
@@ -68,7 +69,7 @@ def _start_staging(command: c.StartStaging, image: Image) -> Sequence[e.Event]:
 
 @on(c.CompleteStaging)
 def _complete_staging(command: c.CompleteStaging, image: Image) -> Sequence[e.Event]:
-    _must_be_sending(image, command.transfer)
+    _must_be_sending(image, command.transfer, staging=True)
     return (e.DataStaged(transfer=command.transfer, blob=command.blob),)
 
 
@@ -93,7 +94,7 @@ def _start_upload(command: c.StartUpload, image: Image) -> Sequence[e.Event]:
 
 @on(c.CompleteUpload)
 def _complete_upload(command: c.CompleteUpload, image: Image) -> Sequence[e.Event]:
-    _must_be_sending(image, command.transfer)
+    _must_be_sending(image, command.transfer, staging=False)
     return (
         e.DataUploaded(
             transfer=command.transfer,
@@ -145,6 +146,11 @@ def _request_import(command: c.RequestImport, image: Image) -> Sequence[e.Event]
     check_importable(image, method=request.method, needs=command.needs)
     if image.job is not None:
         raise Conflict("A prior operation is still in progress on this image")
+    if not request.stores:
+        raise Invalid("An import needs a store to write to")
+    for store in request.stores if request.copies else ():
+        if store in image.stores:
+            raise Invalid(f"Image is already present at store {store}")
     return (request,)
 
 
@@ -160,77 +166,83 @@ def _cancel(command: c.CancelImport, image: Image) -> Sequence[e.Event]:
 
 @on(c.BeginImport)
 def _begin(command: c.BeginImport, image: Image) -> Sequence[e.Event]:
-    job = _job(image, command)
+    job = _running(image, command)
     return () if job.started else (e.ImportStarted(),)
 
 
 @on(c.RecordMetadata)
 def _record_metadata(command: c.RecordMetadata, image: Image) -> Sequence[e.Event]:
-    _running(image, command)
+    _in_turn(image, command, "describe")
     return (command.copied,)
 
 
 @on(c.RecordFetchStart)
 def _record_fetch_start(command: c.RecordFetchStart, image: Image) -> Sequence[e.Event]:
-    _running(image, command)
-    return (command.started,)
+    job, started = _in_turn(image, command, "fetch"), command.started
+    known = Fetch(name=started.name, total=started.total, validator=started.validator, boot=started.boot)
+    return () if job.fetch == known else (started,)
 
 
 @on(c.RecordFetch)
 def _record_fetch(command: c.RecordFetch, image: Image) -> Sequence[e.Event]:
-    _running(image, command)
+    _in_turn(image, command, "fetch")
     return (e.DataFetched(blob=command.blob),)
 
 
 @on(c.RecordStep)
 def _record_step(command: c.RecordStep, image: Image) -> Sequence[e.Event]:
-    _running(image, command)
+    job = _in_turn(image, command, "step")
+    if command.completed.step != job.steps[job.steps_done]:
+        raise Fenced(f"It is not the turn of step {command.completed.step}")
     return (command.completed,)
 
 
 @on(c.RecordInspection)
 def _record_inspection(command: c.RecordInspection, image: Image) -> Sequence[e.Event]:
-    _running(image, command)
+    _in_turn(image, command, "inspect")
     return (e.DataInspected(detected=command.detected, virtual_size=command.virtual_size),)
 
 
 @on(c.FailStep)
 def _fail_step(command: c.FailStep, image: Image) -> Sequence[e.Event]:
     job = _job(image, command)
-    if job.failure is not None:
+    if _turned_round(image, command):
         return ()
+    if job.done and not job.must_succeed:  # what is stored stays; it is the rest that cannot be had
+        return tuple(e.StoreFailed(store=store, reason=command.reason, kind=command.kind) for store in job.todo)
     return (e.StepFailed(step=command.step, reason=command.reason, kind=command.kind, inspection=command.inspection),)
 
 
 @on(c.StartStore)
 def _start_store(command: c.StartStore, image: Image) -> Sequence[e.Event]:
-    job = _running(image, command)
-    if command.store not in job.todo:
-        raise Fenced(f"Store {command.store} has been handled already")
+    job = _storing(image, command, command.store)
+    name = job.writing.get(command.store)
+    if name == command.name:
+        return ()
+    if name is not None:
+        raise Fenced(f"Store {command.store} is being written already")
     return (e.StoreStarted(store=command.store, name=command.name),)
 
 
 @on(c.RecordStoreSuccess)
 def _record_store_success(command: c.RecordStoreSuccess, image: Image) -> Sequence[e.Event]:
-    job = _running(image, command)
-    if command.store not in job.todo:
-        raise Fenced(f"Store {command.store} has been handled already")
+    if _turned_round(image, command) or _handled(image, command.store):
+        return ()
+    _storing(image, command, command.store)
     return (e.StoreSucceeded(store=command.store, location=command.location, digests=command.digests),)
 
 
 @on(c.RecordStoreFailure)
 def _record_store_failure(command: c.RecordStoreFailure, image: Image) -> Sequence[e.Event]:
-    job = _running(image, command)
-    if command.store not in job.todo:
-        raise Fenced(f"Store {command.store} has been handled already")
+    if _turned_round(image, command) or _handled(image, command.store):
+        return ()
+    _storing(image, command, command.store)
     return (e.StoreFailed(store=command.store, reason=command.reason, kind=command.kind),)
 
 
 @on(c.ClearStaging)
 def _clear_staging(command: c.ClearStaging, image: Image) -> Sequence[e.Event]:
-    job = _running(image, command)
-    if job.todo:
-        raise Fenced("There are stores still to be written")
+    job = _in_turn(image, command, "clear")
     return (e.StagingCleared(kept=command.kept), e.ImportCompleted(task_id=job.task_id))
 
 
@@ -255,9 +267,10 @@ def _take_over(command: c.TakeOver, image: Image) -> Sequence[e.Event]:
 @on(c.RecordPurge)
 def _record_purge(command: c.RecordPurge, image: Image) -> Sequence[e.Event]:
     _must_be_known(image)
-    if not command.blobs and not command.sweeps:
-        return ()
-    return (e.BytesPurged(blobs=command.blobs, sweeps=command.sweeps),)
+    wanted = {(item.store, item.url) for item in image.garbage}
+    blobs = tuple(blob for blob in command.blobs if blob in wanted)
+    sweeps = tuple(sweep for sweep in command.sweeps if sweep in image.sweeps)
+    return (e.BytesPurged(blobs=blobs, sweeps=sweeps),) if blobs or sweeps else ()
 
 
 # --- pieces ----------------------------------------------------------------------------
@@ -282,10 +295,11 @@ def _must_be_free(image: Image) -> None:
     check_unlocked(image)
 
 
-def _must_be_sending(image: Image, transfer: str) -> None:
+def _must_be_sending(image: Image, transfer: str, *, staging: bool) -> None:
     if image.gone:
         raise Gone("The image was deleted while its data was being sent")
-    if image.transfer is None or image.transfer.id != transfer:
+    sending = image.transfer
+    if sending is None or sending.id != transfer or (sending.store == STAGING) is not staging:
         raise Fenced("This transfer was given up; its data has been discarded")
 
 
@@ -301,6 +315,30 @@ def _running(image: Image, command: c.WorkerCommand) -> Job:
     if job.failure is not None:
         raise Fenced(f"Task {command.task_id} is being taken back: {job.failure.reason}")
     return job
+
+
+def _turned_round(image: Image, command: c.WorkerCommand) -> bool:
+    """Whether the import is being taken back, so that how one of its steps ended matters to nobody any more."""
+    return _job(image, command).failure is not None
+
+
+def _handled(image: Image, store: str) -> bool:
+    return image.job is not None and store in (*image.job.done, *image.job.failed)
+
+
+def _in_turn(image: Image, command: c.WorkerCommand, kind: Kind) -> Job:
+    """The running job, if this is what it needs next: nothing is recorded twice, nor out of order."""
+    job, work = _running(image, command), outstanding(image)
+    if work is None or work.kind != kind:
+        raise Fenced(f"Task {command.task_id} does not need '{kind}' now")
+    return job
+
+
+def _storing(image: Image, command: c.WorkerCommand, store: str) -> Job:
+    job = _running(image, command)
+    if store not in job.todo:
+        raise Fenced(f"Store {store} has been handled already")
+    return _in_turn(image, command, "store")
 
 
 def _transition(image: Image, to: str) -> str:

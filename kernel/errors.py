@@ -59,11 +59,23 @@ class UnacceptableData(EntrepotError):
     """The data is not what was declared, or is unsafe."""
 
 
+class PluginFailed(EntrepotError):
+    """A plugin failed."""
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        super().__init__(f"The plugin {plugin} failed: {reason}")
+        self.plugin = plugin
+
+
 class Unavailable(EntrepotError):
     """The service cannot answer right now; trying again later may help."""
 
     retry_after: ClassVar[int] = 2
     """Seconds after which a client may sensibly try again."""
+
+
+class Interrupted(EntrepotError):
+    """The source broke off in the middle."""
 
 
 # --- the log --------------------------------------------------------------------
@@ -104,6 +116,10 @@ class StoreError(EntrepotError):
 
 class BlobMissing(StoreError):
     """the object does not exist"""
+
+
+class BlobExists(StoreError):
+    """the name is taken"""
 
 
 class BlobInUse(StoreError):

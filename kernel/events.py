@@ -80,6 +80,15 @@ class Location(Value, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
+class Sweep(Value, frozen=True, kw_only=True):
+    """Names of ours below an epoch that a dead or failed writer may have left in a store."""
+
+    store: str
+    below: int
+    due: datetime | None = None
+    """Not before this; None is at once."""
+
+
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all events."""
 
@@ -222,6 +231,8 @@ class ImportRequested(Event, frozen=True, kw_only=True):
     inspects: bool = True
     describes: bool = False
     """Whether the method first takes formats and properties over from elsewhere."""
+    secret: bool = False
+    """Whether credentials are kept for it elsewhere."""
     task_ttl: int = 172800
     """Seconds for which the finished task stays readable."""
 
@@ -240,11 +251,16 @@ class MetadataCopied(Event, frozen=True, kw_only=True):
 
 
 class FetchStarted(Event, frozen=True, kw_only=True):
-    """The source answered; with a validator an interrupted fetch can go on where it stopped."""
+    """The source answered; with a validator an interrupted fetch can go on where it stopped.
 
+    `boot` names the running system: only under the same one is a half-written file of a
+    killed process known to hold what was written to it.
+    """
+
+    name: str
     total: int | None = None
     validator: str | None = None
-    source: str | None = None
+    boot: str | None = None
 
 
 class DataFetched(Event, frozen=True, kw_only=True):
@@ -360,8 +376,8 @@ class BytesPurged(Event, frozen=True, kw_only=True):
 
     blobs: tuple[tuple[str, str], ...] = ()
     """Pairs of store and location or name."""
-    sweeps: tuple[str, ...] = ()
-    """Stores in which leftovers of this image were looked for and removed."""
+    sweeps: tuple[Sweep, ...] = ()
+    """Searches for leftovers of this image that were carried out."""
 
 
 # --- reads that must be audited (a side stream) ----------------------------------------

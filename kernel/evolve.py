@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from kernel import events as e
 from kernel.errors import UnknownEvent
+from kernel.events import Sweep
 from kernel.image import (
     STAGING,
     Change,
@@ -26,7 +27,6 @@ from kernel.image import (
     Image,
     Job,
     Member,
-    Sweep,
     Task,
     Transfer,
 )
@@ -110,7 +110,15 @@ _ATTRIBUTES = (
 def _updated(image: Image, event: e.ImageUpdated, meta: Meta) -> Image:
     changed = {name: value for name in _ATTRIBUTES if (value := getattr(event, name)) is not UNSET}
     properties = _properties(image, event.properties_set, event.properties_removed)
-    return replace(image, **changed, properties=properties, updated_at=meta.at)
+    job = image.job
+    if job is not None and (job.format_changes or job.property_changes):
+        touched = {*changed, *event.properties_set, *event.properties_removed}
+        job = replace(
+            job,
+            format_changes={name: was for name, was in job.format_changes.items() if name not in changed},
+            property_changes={name: was for name, was in job.property_changes.items() if name not in touched},
+        )
+    return replace(image, **changed, properties=properties, job=job, updated_at=meta.at)
 
 
 @on(e.TagAdded)
@@ -269,6 +277,7 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
         parallel=event.parallel,
         steps=event.steps,
         fetches=event.fetches,
+        secret=event.secret,
         copies=event.copies,
         inspects=event.inspects,
         describes=event.describes,
@@ -316,12 +325,12 @@ def _import_started(image: Image, event: e.ImportStarted, meta: Meta) -> Image:
 def _metadata_copied(image: Image, event: e.MetadataCopied, meta: Meta) -> Image:
     formats = {"disk_format": event.disk_format, "container_format": event.container_format}
     image = _step_changes(image, formats, event.properties, ())
-    return _job(image, meta, described=True)
+    return _job(image, meta, described=True, expected_size=event.size)
 
 
 @on(e.FetchStarted)
 def _fetch_started(image: Image, event: e.FetchStarted, meta: Meta) -> Image:
-    fetch = Fetch(total=event.total, validator=event.validator, source=event.source)
+    fetch = Fetch(name=event.name, total=event.total, validator=event.validator, boot=event.boot)
     return _job(image, meta, touch=False, fetch=fetch)
 
 
@@ -380,7 +389,7 @@ def _store_succeeded(image: Image, event: e.StoreSucceeded, meta: Meta) -> Image
     published: dict[str, Any] = {}
     if not job.copies:
         published = {**_published(event.location, event.digests), "virtual_size": job.virtual_size}
-        if not job.must_succeed or not todo:
+        if image.status == "importing" and (not job.must_succeed or not todo):
             published["status"] = "active"
     image = replace(
         image,
@@ -429,15 +438,22 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
     job = image.job
     if job is None:
         return image
-    blamed = job.stores if job.failure and job.failure.blame_all else job.failed
+    blamed = job.failed
+    if job.failure and job.failure.blame_all:
+        blamed = tuple(store for store in job.stores if store not in image.stores)
+    sweeps = image.sweeps
+    if job.failure and job.failure.from_outside:
+        late = [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in (STAGING, *job.writing)]
+        sweeps = _merge([*sweeps, *late])
     image = _undo_changes(image, job)
-    status = {} if job.copies or image.status == "active" else _cleared()
+    status = _cleared() if image.status == "importing" else {}
     return replace(
         image,
         job=None,
         task=_end(image.task, meta, "failure", event.reason),
         importing=tuple(store for store in image.importing or () if store not in job.stores),
         failed=_with(image.failed or (), blamed if job.multi else ()),
+        sweeps=sweeps,
         updated_at=meta.at,
         **status,
     )
@@ -445,26 +461,30 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
 
 @on(e.ImportCancelled)
 def _import_cancelled(image: Image, event: e.ImportCancelled, meta: Meta) -> Image:
-    return _fail(image, meta, Failure(reason=event.reason, kind="forbidden"))
+    return _fail(image, meta, Failure(reason=event.reason, kind="forbidden", from_outside=True))
 
 
 def _fail(image: Image, meta: Meta, failure: Failure) -> Image:
     """Turn the job round: its copies are no longer the image's, its bytes are garbage.
 
     An import that already made the image active (one store was enough) keeps what it has.
+    What was just being written is searched for; if a worker is still at it, when it has stopped.
     """
     job = image.job
     if job is None or job.failure is not None:
         return image
     garbage, sweeps = list(image.garbage), list(image.sweeps)
     locations = image.locations
-    if job.copies or image.status != "active":
+    if job.copies or image.status == "importing":
         garbage += map(_garbage, image.removable)
         locations = tuple(loc for loc in locations if loc.store not in job.done)
-    sweeps += [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in job.writing]
+    writing = job.writing
+    if not failure.from_outside:
+        sweeps += [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in writing]
+        writing = {}
     if job.data is not None:
         garbage.append(Garbage(store=STAGING, url=job.data.url))
-    job = replace(job, failure=failure, writing={}, data=None)
+    job = replace(job, failure=failure, writing=writing, data=None)
     return replace(image, job=job, locations=locations, garbage=tuple(garbage), sweeps=_merge(sweeps))
 
 
@@ -481,12 +501,22 @@ def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
         changed = {"checksum": digests.md5 or None, "hash_algo": digests.algo, "hash_value": digests.value}
     size = image.size if image.size is not None else event.size
     status = "active" if image.status == "queued" else image.status
-    return replace(image, locations=locations, size=size, status=status, multi=True, updated_at=meta.at, **changed)
+    return replace(
+        image,
+        locations=locations,
+        garbage=_unneeded(image.garbage, locations),
+        size=size,
+        status=status,
+        multi=True,
+        updated_at=meta.at,
+        **changed,
+    )
 
 
 @on(e.LocationsReplaced)
 def _locations_replaced(image: Image, event: e.LocationsReplaced, meta: Meta) -> Image:
-    return replace(image, locations=event.locations, updated_at=meta.at)
+    garbage = _unneeded(image.garbage, event.locations)
+    return replace(image, locations=event.locations, garbage=garbage, updated_at=meta.at)
 
 
 @on(e.LocationRemoved)
@@ -512,22 +542,20 @@ def _taken_over(image: Image, event: e.LeaseTakenOver, meta: Meta) -> Image:
     if image.job:
         stores.update(image.job.stores)
     below = meta.epoch or 0
+    now = [Sweep(store=store, below=below) for store in (STAGING, *image.job.writing)] if image.job else []
     late = [Sweep(store=store, below=below, due=event.sweep_at) for store in sorted(stores) if event.sweep_at]
     job = replace(image.job, writing={}, take_overs=image.job.take_overs + 1) if image.job else None
-    return replace(image, job=job, sweeps=_merge([*image.sweeps, *late]))
+    return replace(image, job=job, sweeps=_merge([*image.sweeps, *now, *late]))
 
 
 @on(e.BytesPurged)
 def _purged(image: Image, event: e.BytesPurged, meta: Meta) -> Image:
     gone = set(event.blobs)
+    swept = {(sweep.store, sweep.due): sweep.below for sweep in event.sweeps}
     return replace(
         image,
         garbage=tuple(item for item in image.garbage if (item.store, item.url) not in gone),
-        sweeps=tuple(
-            sweep
-            for sweep in image.sweeps
-            if sweep.store not in event.sweeps or (sweep.due is not None and sweep.due > meta.at)
-        ),
+        sweeps=tuple(sweep for sweep in image.sweeps if swept.get((sweep.store, sweep.due), -1) < sweep.below),
     )
 
 
@@ -569,10 +597,14 @@ def _cleared() -> dict[str, Any]:
     }
 
 
+_LONGEST_TTL = 100 * 365 * 86400
+"""Seconds: folding may not fail, however long somebody wanted to keep a task."""
+
+
 def _end(task: Task | None, meta: Meta, status: Any, message: str = "") -> Task | None:
     if task is None:
         return None
-    expires = meta.at + timedelta(seconds=task.ttl)
+    expires = meta.at + timedelta(seconds=min(max(task.ttl, 0), _LONGEST_TTL))
     return replace(task, status=status, message=message, updated_at=meta.at, expires_at=expires)
 
 
@@ -585,41 +617,40 @@ def _properties(image: Image, added: dict[str, str | None], removed: tuple[str, 
 def _step_changes(
     image: Image, formats: dict[str, Any], added: dict[str, str | None], removed: tuple[str, ...]
 ) -> Image:
-    """Apply what a step changed and remember what was there before."""
+    """Apply what a step changed and remember what was there before the first of them."""
     job = image.job
     if job is None:
         return image
     format_changes, property_changes = dict(job.format_changes), dict(job.property_changes)
-    for name, value in formats.items():
-        first = format_changes.get(name)
-        format_changes[name] = Change(old=first.old if first else getattr(image, name), new=value)
+    for name in formats:
+        format_changes.setdefault(name, Change(old=getattr(image, name)))
     for name in (*added, *removed):
-        first = property_changes.get(name)
-        property_changes[name] = Change(
-            old=first.old if first else image.properties.get(name),
-            was_absent=first.was_absent if first else name not in image.properties,
-            new=added.get(name),
-            is_absent=name in removed,
-        )
+        was = Change(old=image.properties.get(name), was_absent=name not in image.properties)
+        property_changes.setdefault(name, was)
     job = replace(job, format_changes=format_changes, property_changes=property_changes)
     return replace(image, properties=_properties(image, added, removed), job=job, **formats)
 
 
 def _undo_changes(image: Image, job: Job) -> Image:
-    """Take back what steps changed, except where somebody has changed it since."""
-    formats = {name: change.old for name, change in job.format_changes.items() if getattr(image, name) == change.new}
+    """Take back what steps changed."""
+    formats = {name: was.old for name, was in job.format_changes.items()}
     properties = dict(image.properties)
-    for name, change in job.property_changes.items():
-        if (name not in properties) if change.is_absent else (properties.get(name) == change.new):
-            if change.was_absent:
-                properties.pop(name, None)
-            else:
-                properties[name] = change.old
+    for name, was in job.property_changes.items():
+        if was.was_absent:
+            properties.pop(name, None)
+        else:
+            properties[name] = was.old
     return replace(image, properties=properties, **formats)
 
 
 def _garbage(location: e.Location) -> Garbage:
     return Garbage(store=location.store, url=location.url)
+
+
+def _unneeded(garbage: tuple[Garbage, ...], locations: tuple[e.Location, ...]) -> tuple[Garbage, ...]:
+    """Garbage without what one of these locations names."""
+    needed = {_garbage(location) for location in locations}
+    return tuple(item for item in garbage if item not in needed)
 
 
 def _merge(sweeps: Iterable[Sweep]) -> tuple[Sweep, ...]:

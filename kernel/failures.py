@@ -17,10 +17,14 @@ def kind_of(error: BaseException) -> str:
     match error:
         case errors.StoreFull():
             return "full"
+        case errors.BlobExists():
+            return "duplicate"
         case errors.StoreDenied():
             return "denied"
         case errors.OverQuota() | errors.StoreReadOnly() | errors.Forbidden():
             return "forbidden"
+        case errors.Interrupted():
+            return "http"
         case errors.NotFound() | errors.Gone():
             return "vanished"
         case errors.Corrupt() | errors.Invalid():

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from kernel.events import Blob, Location
+from kernel.events import Blob, Location, Sweep
 
 FOLD: Final = 1
 """Version of the fold: raised whenever `evolve` gives another state from the same
@@ -71,21 +71,24 @@ class Failure(State, frozen=True, kw_only=True):
     kind: str = "internal"
     blame_all: bool = False
     """Whether every requested store counts as failed, rather than those that were tried."""
+    from_outside: bool = False
+    """Whether somebody else than the worker turned the import round, perhaps while it was writing."""
 
 
 class Change(State, frozen=True, kw_only=True):
-    """What a step did to one attribute or property, so that it can be undone."""
+    """What was there before steps changed an attribute or property, so that it can be put back."""
 
     old: str | None = None
-    new: str | None = None
     was_absent: bool = False
-    is_absent: bool = False
 
 
 class Fetch(State, frozen=True, kw_only=True):
+    """A download that began, and what it takes to go on with it."""
+
+    name: str
     total: int | None = None
     validator: str | None = None
-    source: str | None = None
+    boot: str | None = None
 
 
 class Job(State, frozen=True, kw_only=True):
@@ -107,10 +110,13 @@ class Job(State, frozen=True, kw_only=True):
     steps: tuple[str, ...] = ()
     steps_done: int = 0
     fetches: bool = False
+    secret: bool = False
     copies: bool = False
     inspects: bool = True
     describes: bool = False
     described: bool = False
+    expected_size: int | None = None
+    """Bytes that the image this one is copied from has."""
     started: bool = False
     inspected: bool = False
     fetch: Fetch | None = None
@@ -119,6 +125,7 @@ class Job(State, frozen=True, kw_only=True):
     virtual_size: int | None = None
     format_changes: dict[str, Change] = {}
     property_changes: dict[str, Change] = {}
+    """By name; what somebody else has changed since is theirs, and not in here."""
     failure: Failure | None = None
     cleared: bool = False
     take_overs: int = 0
@@ -155,15 +162,6 @@ class Garbage(State, frozen=True, kw_only=True):
 
     store: str
     url: str
-
-
-class Sweep(State, frozen=True, kw_only=True):
-    """Names of ours below an epoch that a dead or failed writer may have left in a store."""
-
-    store: str
-    below: int
-    due: datetime | None = None
-    """Not before this; None is at once."""
 
 
 class Image(State, frozen=True, kw_only=True):

@@ -103,21 +103,34 @@ class Query:
         wanted = self._listing.visibility
         if self._listing.admin:
             return [self._everything(wanted)]
-        project = self._put(self._listing.project)
-        own = f"owner = {project}"
-        not_own = f"owner IS DISTINCT FROM {project}"
-        shared = f"visibility = 'shared' AND {not_own} AND id IN ({self._memberships(project)})"
         match wanted:
             case None:
-                return [own, f"visibility = 'public' AND {not_own}", shared]
+                return [self._own(), self._others("public"), *self._shared()]
             case "all":
-                return [own, f"visibility = 'public' AND {not_own}", f"visibility = 'community' AND {not_own}", shared]
+                return [self._own(), self._others("public"), self._others("community"), *self._shared()]
             case "private":
-                return [f"{own} AND visibility = 'private'"]
+                return [f"{self._own()} AND visibility = 'private'"]
             case "shared":
-                return [f"{own} AND visibility = 'shared'", shared]
+                return [f"{self._own()} AND visibility = 'shared'", *self._shared()]
             case "public" | "community":
                 return [f"visibility = '{wanted}'"]
+
+    def _own(self) -> str:
+        return "false" if self._listing.project is None else f"owner = {self._put(self._listing.project)}"
+
+    def _others(self, visibility: str) -> str:
+        return f"visibility = '{visibility}' AND {self._not_own()}"
+
+    def _not_own(self) -> str:
+        project = self._listing.project
+        return "true" if project is None else f"owner IS DISTINCT FROM {self._put(project)}"
+
+    def _shared(self) -> list[str]:
+        """Images of others that are shared with the caller's project."""
+        if self._listing.project is None:
+            return []
+        memberships = self._memberships(self._put(self._listing.project))
+        return [f"visibility = 'shared' AND {self._not_own()} AND id IN ({memberships})"]
 
     def _everything(self, wanted: str | None) -> str:
         if wanted == "all":
@@ -153,13 +166,18 @@ class Query:
             return f"({columns}) < ({values})"
         alternatives = []
         equal: list[str] = []
-        for key in sort:
+        for index, key in enumerate(sort):
             column, value = _column(key), marker.values[_column(key)]
+            if index:
+                equal.append(self._same(_column(sort[index - 1]), marker))
             further = self._further(column, value, key.direction)
             if further is not None:
                 alternatives.append(" AND ".join((*equal, further)))
-            equal.append(f"{column} IS NULL" if value is None else f"{column} = {self._put(value)}")
         return f"({' OR '.join(f'({item})' for item in alternatives)})"
+
+    def _same(self, column: str, marker: Marker) -> str:
+        value = marker.values[column]
+        return f"{column} IS NULL" if value is None else f"{column} = {self._put(value)}"
 
     def _further(self, column: str, value: Any, direction: Direction) -> str | None:
         if value is None:
@@ -203,8 +221,9 @@ def _cast(value: Any) -> str:
 
 
 def complete(sort: Sequence[SortKey]) -> tuple[SortKey, ...]:
-    """A total order: created_at and id are appended unless they are there already."""
+    """A total order: created_at and id are appended unless they are there; a key named again changes nothing."""
     directions = {key.direction for key in sort}
     last: Direction = next(iter(directions)) if len(directions) == 1 else "desc"
-    named = {key.key for key in sort}
-    return (*sort, *(SortKey(key, last) for key in ("created_at", "id") if key not in named))
+    named = {key.key: key for key in reversed(sort)}
+    wanted = [named[key] for key in dict.fromkeys(key.key for key in sort)]
+    return (*wanted, *(SortKey(key, last) for key in ("created_at", "id") if key not in named))

@@ -81,7 +81,7 @@ def notifications(item: Recorded, before: Image, after: Image) -> list[Notificat
             at=item.meta.at,
             position=item.position,
             stream=item.stream,
-            image_id=after.id or before.id or None,
+            image_id=after.id or getattr(item.event, "image_id", None),
             request_id=item.meta.request,
         )
         for index, message in enumerate(rule(item.event, before, after))
@@ -136,17 +136,17 @@ def _deleted(event: e.ImageDeleted, before: Image, after: Image) -> Sequence[_Me
 
 @on(e.MemberAdded)
 def _member_added(event: e.MemberAdded, before: Image, after: Image) -> Sequence[_Message]:
-    return (_Message("image.member.create", _member(after, event.member)),)
+    return _member("image.member.create", after, event.member)
 
 
 @on(e.MemberStatusChanged)
 def _member_changed(event: e.MemberStatusChanged, before: Image, after: Image) -> Sequence[_Message]:
-    return (_Message("image.member.update", _member(after, event.member)),)
+    return _member("image.member.update", after, event.member)
 
 
 @on(e.MemberRemoved)
 def _member_removed(event: e.MemberRemoved, before: Image, after: Image) -> Sequence[_Message]:
-    return (_Message("image.member.delete", _member(after, event.member)),)
+    return _member("image.member.delete", after, event.member)
 
 
 # --- data ------------------------------------------------------------------------------
@@ -219,24 +219,17 @@ def _store_failed(event: e.StoreFailed, before: Image, after: Image) -> Sequence
 
 @on(e.ImportCompleted)
 def _import_completed(event: e.ImportCompleted, before: Image, after: Image) -> Sequence[_Message]:
-    return (
-        ()
-        if after.task is None
-        else (_Message("image.update", _image(after)), _Message("task.success", _task(after.task)))
-    )
+    return _ended(after, "task.success")
 
 
 @on(e.ImportFailed)
 def _import_failed(event: e.ImportFailed, before: Image, after: Image) -> Sequence[_Message]:
-    return (
-        ()
-        if after.task is None
-        else (_Message("image.update", _image(after)), _Message("task.failure", _task(after.task)))
-    )
+    return _ended(after, "task.failure")
 
 
 def _ended(image: Image, event_type: str) -> Sequence[_Message]:
-    assert image.task is not None
+    if image.task is None:
+        return ()
     return (_Message("image.update", _image(image)), _Message(event_type, _task(image.task)))
 
 
@@ -314,9 +307,11 @@ def _task(task: Task) -> dict[str, Any]:
     }
 
 
-def _member(image: Image, name: str) -> dict[str, Any]:
-    member = image.members[name]
-    return {
+def _member(event_type: str, image: Image, name: str) -> Sequence[_Message]:
+    member = image.members.get(name)
+    if member is None:
+        return ()
+    payload = {
         "image_id": image.id,
         "member_id": name,
         "status": member.status,
@@ -325,6 +320,7 @@ def _member(image: Image, name: str) -> dict[str, Any]:
         "deleted": member.removed,
         "deleted_at": _time(member.updated_at) if member.removed else None,
     }
+    return (_Message(event_type, payload),)
 
 
 _TEXTS: Final = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -74,6 +74,11 @@ class Queries:
             self._known.clear()
         self._known[stream] = image
         return image
+
+    async def image_ids(self, streams: Collection[UUID]) -> dict[UUID, str]:
+        """The ids of images, deleted ones included, as clients wrote them."""
+        rows = await self._database.fetch("SELECT id, image_id FROM images WHERE id = ANY($1)", list(streams))
+        return {row["id"]: row["image_id"] for row in rows}
 
     async def tasks_of(self, image_id: str, stream: UUID, owner: str | None) -> list[TaskRecord]:
         """Unexpired tasks of an image, oldest first; only one project's unless `owner` is None."""

@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from kernel.charges import delta
 from kernel.codec import encode
-from kernel.image import FOLD, Image
+from kernel.image import FOLD, Image, Task
 from kernel.listing import property_term
 from kernel.work import interrupts, outstanding
 
@@ -167,15 +167,12 @@ def shown_properties(image: Image) -> dict[str, str | None]:
     return shown
 
 
-def task_rows(stream: UUID, before: Image, after: Image) -> tuple[TaskRow, ...]:
-    """Rows of the tasks that the change touched."""
-    task = after.task
-    if task is None or task == before.task:
-        return ()
-    row = TaskRow(
+def task_row(stream: UUID, image_id: str, task: Task) -> TaskRow:
+    """The row of a task."""
+    return TaskRow(
         id=task.id,
         image=stream,
-        image_id=after.id,
+        image_id=image_id,
         type=task.type,
         status=task.status,
         owner=task.owner,
@@ -184,7 +181,13 @@ def task_rows(stream: UUID, before: Image, after: Image) -> tuple[TaskRow, ...]:
         updated_at=task.updated_at,
         expires_at=task.expires_at,
     )
-    return (row,)
+
+
+def task_rows(stream: UUID, before: Image, after: Image) -> tuple[TaskRow, ...]:
+    """Rows of the tasks that the change touched."""
+    if after.task is None or after.task == before.task:
+        return ()
+    return (task_row(stream, after.id, after.task),)
 
 
 def member_rows(stream: UUID, before: Image, after: Image) -> tuple[MemberRow, ...]:

@@ -37,20 +37,14 @@ def judge(
     """
     if container_format != "bare" or facts is None:
         return Verdict((), None)
-    formats = {item.name: item for item in facts.formats if item.name != "raw"}
-    detected = tuple(sorted(formats)) or ("raw",)
-    if "qed" in formats:
-        raise UnacceptableData("disk format qed is not allowed")
-    if set(formats) == {"iso", "gpt"} and disk_format == "iso":
-        return Verdict(detected, formats["iso"].virtual_size)
-    if len(formats) > 1:
-        raise UnacceptableData(f"multiple formats detected: {', '.join(detected)}")
-    found = detected[0]
+    hybrid = {item.name: item for item in facts.formats if item.name != "raw"}
+    if disk_format == "iso" and set(hybrid) == {"iso", "gpt"}:
+        return Verdict(tuple(sorted(hybrid)), hybrid["iso"].virtual_size)
+    seen = the_format(facts, rules)
+    found, detected = seen.name, (seen.name,)
     whole = size or None
-    if found != "raw":
-        _must_be_safe(formats[found], rules)
     if found == disk_format and found in _WITH_HEADER:
-        return Verdict(detected, formats[found].virtual_size)
+        return Verdict(detected, seen.virtual_size)
     if disk_format == "raw":
         return Verdict(detected, whole)
     if found == "raw" and disk_format in _WITHOUT_INSPECTOR:
@@ -58,6 +52,19 @@ def judge(
     if rules.require_match:
         raise UnacceptableData(f"disk_format {disk_format} does not match stream data {found}")
     return Verdict(detected, None)
+
+
+def the_format(facts: Facts, rules: Rules) -> Format:
+    """The one format that the bytes have, `raw` if none; `UnacceptableData` if they have several or are unsafe."""
+    found = sorted((item for item in facts.formats if item.name != "raw"), key=lambda item: item.name)
+    if any(item.name == "qed" for item in found):
+        raise UnacceptableData("disk format qed is not allowed")
+    if len(found) > 1:
+        raise UnacceptableData(f"multiple formats detected: {', '.join(item.name for item in found)}")
+    if not found:
+        return Format(name="raw")
+    _must_be_safe(found[0], rules)
+    return found[0]
 
 
 def _must_be_safe(found: Format, rules: Rules) -> None:

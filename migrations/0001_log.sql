@@ -202,7 +202,8 @@ BEGIN
                 WHEN r.d->'take' IS NOT NULL AND EXISTS
                      (SELECT FROM leases l WHERE l.stream = r.s
                       AND (l.epoch >= (r.d->'take'->>'epoch')::bigint OR (l.until > clock_timestamp() AND NOT l.yielding))
-                      AND NOT (l.owner = (r.d->'take'->>'owner')::uuid AND l.epoch = (r.d->'take'->>'epoch')::bigint))
+                      AND (l.owner = (r.d->'take'->>'owner')::uuid AND l.epoch = (r.d->'take'->>'epoch')::bigint
+                           AND l.yielding = coalesce((r.d->'take'->>'yielding')::boolean, false)) IS NOT TRUE)
                      THEN 'held'
                 WHEN over.detail IS NOT NULL THEN 'over_quota'
                 ELSE 'accepted' END AS o
