@@ -13,7 +13,6 @@ caller that is cancelled does not cancel the batch it is part of.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -39,6 +38,9 @@ _MOST_WAITING: Final = 4096
 
 _IMPATIENCE: Final = 20.0
 """Seconds after which a caller that cannot wait is told that the outcome is unknown."""
+
+_PATIENCE_WHEN_STOPPING: Final = 10.0
+"""Seconds that what waits gets to be recorded before a stop."""
 
 _APPEND: Final = "SELECT * FROM append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
 
@@ -92,32 +94,40 @@ class Appender:
         self._stopping = True
         self._wake.set()
         if self._task is not None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._task, 10)
+            await asyncio.wait({self._task}, timeout=_PATIENCE_WHEN_STOPPING)
+            self._task.cancel()
+            await asyncio.wait({self._task})
         if self._connection is not None:
             self._connection.terminate()
-        for waiting in self._waiting:
-            if not waiting.future.done():
-                waiting.future.set_exception(Unavailable("The service is stopping"))
+        _fail(self._waiting, Unavailable("The service is stopping"))
+        self._waiting = []
+        self._room.set()
 
     async def append(self, request: Request, patient: bool = False) -> Receipt:
         """Hand a request over and wait for its outcome."""
+        self._check_open(patient)
         while len(self._waiting) >= _MOST_WAITING:
             self._room.clear()
             await self._room.wait()
-        if self._stopping and not patient:
-            raise Unavailable("The service is stopping")
-        if not self.connected and not patient:
-            raise Unavailable("The database is not available")
+            self._check_open(patient)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(request, patient, future))
         self._wake.set()
         if patient:
             return await asyncio.shield(future)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), _IMPATIENCE)
+            async with asyncio.timeout(_IMPATIENCE):
+                return await asyncio.shield(future)
         except TimeoutError:
             raise Unavailable("The database did not answer in time") from None
+
+    def _check_open(self, patient: bool) -> None:
+        """Refuse what would wait in vain, or longer than its caller can."""
+        stopped = self._task is None or self._task.done()
+        if self._stopping and (stopped or not patient):
+            raise Unavailable("The service is stopping")
+        if not self.connected and not patient:
+            raise Unavailable("The database is not available")
 
     # --- the loop --------------------------------------------------------------------
 
@@ -130,7 +140,14 @@ class Appender:
                     return
                 self._wake.clear()
                 continue
-            await self._deliver(batch)
+            try:
+                await self._deliver(batch)
+            except asyncio.CancelledError:
+                _fail(batch, Unavailable("The service is stopping"))
+                raise
+            except Exception as error:
+                log.exception("append_crashed", requests=len(batch))
+                _fail(batch, error)
             self._room.set()
 
     def _next_batch(self) -> list[_Waiting]:
@@ -220,7 +237,7 @@ class Appender:
                 recorded += _recorded(waiting.request, row["stream_version"], row["first_position"])
         recorded.sort(key=lambda item: item.position)
         if recorded:
-            self._committed(recorded)
+            self._hand_over(recorded)
         for waiting, row in zip(batch, rows, strict=True):
             if waiting.future.done():
                 continue
@@ -229,6 +246,13 @@ class Appender:
                 waiting.future.set_result(answer)
             else:
                 waiting.future.set_exception(answer)
+
+    def _hand_over(self, recorded: Sequence[Recorded]) -> None:
+        """A hint: whoever misses it finds the events by reading, so its failure is not the callers'."""
+        try:
+            self._committed(recorded)
+        except Exception:
+            log.exception("hand_over_failed", events=len(recorded))
 
     # --- the connection ----------------------------------------------------------------
 
@@ -266,6 +290,13 @@ class Appender:
             elif not waiting.future.done():
                 waiting.future.set_exception(Unavailable("The database is not available"))
         self._waiting = kept
+        self._room.set()
+
+
+def _fail(requests: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in requests:
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
 
 
 def _versioned(item: Any) -> Any:

@@ -89,11 +89,10 @@ class Consumer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self.driving:
-            with contextlib.suppress(Unavailable):
-                await self._database.fetch(
-                    "UPDATE consumers SET until = '-infinity' WHERE name = $1 AND owner = $2", self.name, self._me
-                )
+        with contextlib.suppress(Unavailable):
+            await self._database.fetch(
+                "UPDATE consumers SET until = '-infinity' WHERE name = $1 AND owner = $2", self.name, self._me
+            )
 
     async def _run(self) -> None:
         while True:

@@ -48,7 +48,8 @@ class _Mailbox:
         self.wake = asyncio.Event()
 
     def offer(self, events: Sequence[Recorded]) -> None:
-        if self.expects == events[0].position and len(self.batches) < _MOST_HANDED:
+        whole = events[-1].position - events[0].position == len(events) - 1  # a batch that was sent again may not be
+        if whole and self.expects == events[0].position and len(self.batches) < _MOST_HANDED:
             self.batches.append(events)
             self.expects = events[-1].position + 1
         else:
@@ -109,7 +110,8 @@ class Feed:
                     position = events[-1].position
                     continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(mailbox.wake.wait(), POLL)
+                    async with asyncio.timeout(POLL):  # wait_for can swallow a cancellation (Python 3.11)
+                        await mailbox.wake.wait()
         finally:
             self._mailboxes.discard(mailbox)
 
@@ -137,9 +139,11 @@ class Feed:
         try:
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), _PROBE)
+                    async with asyncio.timeout(_PROBE):
+                        await lost.wait()
                     break
-                await asyncio.wait_for(connection.fetchval("SELECT 1"), 5)
+                async with asyncio.timeout(5):
+                    await connection.fetchval("SELECT 1")
             raise Unavailable("the connection was closed")
         finally:
             connection.terminate()

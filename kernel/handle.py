@@ -18,6 +18,7 @@ from kernel.ids import stream_of
 from kernel.image import Image
 from kernel.leases import Lease, Leases
 from kernel.log import EventLog, Loaded, Request
+from kernel.marks import mark_events
 from kernel.patience import patiently
 from kernel.recorded import IMAGE, Pending, pending
 from kernel.rows import Rows, Secret, Take, rows_between
@@ -129,18 +130,26 @@ class Commands:
                 if events
                 else Rows(**more),
             )
+            kinds = tuple(type(item.event) for item in events)
+            mark_events("before", kinds)
             try:
                 receipt = await self._log.append(request, patient=patient)
             except WrongExpectedVersion:
                 if fresh:
                     decide(commands[0], await self._existing(stream))
                 continue
+            except LeaseHeld:
+                if yielding or (await self._load(stream, patient)).epoch == loaded.epoch:
+                    raise
+                continue  # somebody took it since we looked: a clean-up gives way to whoever has seen it
+            mark_events("after", kinds)
             if take:
                 lease = self._leases.hold(stream, loaded.epoch + 1)
             if lease is not None and (release or park is not None):
                 self._leases.drop(lease)
-            for notice in self.on_change:
-                notice(stream, before, after)
+            if park is None:  # a back-off is no news: nobody is to be woken by it
+                for notice in self.on_change:
+                    notice(stream, before, after)
             return Handled(before=before, after=after, lease=lease, position=receipt.first_position)
         raise LeaseHeld("Too many others change this image at the same time")
 

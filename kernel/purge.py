@@ -16,7 +16,9 @@ import structlog
 from msgspec import Struct
 
 from kernel.errors import EntrepotError
+from kernel.events import Sweep
 from kernel.image import Image
+from kernel.marks import mark
 from kernel.site import Site
 
 log = structlog.get_logger(__name__)
@@ -29,7 +31,7 @@ class Purged(Struct, frozen=True):
     """What is gone, for `RecordPurge` or `FinishUndo`."""
 
     blobs: tuple[tuple[str, str], ...] = ()
-    sweeps: tuple[str, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
 
 
 def valid_names(image: Image) -> frozenset[str]:
@@ -56,13 +58,18 @@ class Purger:
         due = [sweep for sweep in image.sweeps if sweep.due is None or sweep.due <= now]
         stores = {sweep.store: max(s.below for s in due if s.store == sweep.store) for sweep in due}
         swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
-        return Purged(blobs, tuple(store for store, clean in zip(stores, swept, strict=True) if clean))
+        clean = {store for store, done in zip(stores, swept, strict=True) if done}
+        return Purged(blobs, tuple(sweep for sweep in due if sweep.store in clean))
 
     async def delete_all(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Delete locations; returns those that are gone."""
         targets = tuple(dict.fromkeys(wanted))
         gone = await asyncio.gather(*(self._delete(store, url) for store, url in targets))
         return tuple(target for target, done in zip(targets, gone, strict=True) if done)
+
+    async def clear_way(self, image: Image, store: str, epoch: int) -> None:
+        """Before writing again after a take-over: what earlier epochs left in the store only stands in the way."""
+        await self._sweep(image, store, epoch)
 
     async def _delete(self, name: str, url: str) -> bool:
         store = self._site.store(name)
@@ -75,6 +82,7 @@ class Purger:
         except (EntrepotError, TimeoutError) as error:
             log.warning("not_deleted", store=name, url=url, reason=str(error) or "no answer")
             return False
+        mark("deleted")
         return True
 
     async def _sweep(self, image: Image, name: str, below: int) -> bool:
@@ -92,4 +100,5 @@ class Purger:
         except (EntrepotError, TimeoutError) as error:
             log.warning("not_swept", store=name, image_id=image.id, reason=str(error) or "no answer")
             return False
+        mark("swept")
         return True

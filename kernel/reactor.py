@@ -49,7 +49,7 @@ _FIND: Final = """
 SELECT i.id, i.image_id
 FROM images i LEFT JOIN leases l ON l.stream = i.id
 WHERE i.work IS NOT NULL AND (i.work = 'purge') = $1 AND i.due_at <= clock_timestamp()
-  AND (l.stream IS NULL OR l.until < clock_timestamp()) AND (i.node IS NULL OR i.node = $2)
+  AND (l.stream IS NULL OR l.until < clock_timestamp() OR (l.yielding AND NOT $1)) AND (i.node IS NULL OR i.node = $2)
   AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
 """
 
@@ -142,7 +142,8 @@ class Reactor:
             except Unavailable as error:
                 log.warning("reactor_waits", reason=str(error))
             try:
-                await asyncio.wait_for(self._hint.wait(), POLL)
+                async with asyncio.timeout(POLL):  # wait_for can swallow a cancellation (Python 3.11)
+                    await self._hint.wait()
                 await asyncio.sleep(0.02)  # let a burst of hints become one look
             except TimeoutError:
                 continue
@@ -200,7 +201,7 @@ class Reactor:
         job = image.job
         assert job is not None
         context = _context_of(image)
-        claim = (self._take_over(loaded),) if loaded.abandoned or job.writing else ()
+        claim = (self._take_over(loaded),) if loaded.abandoned or job.started else ()
         runner = Runner(self._site, self._commands, self._clock, image, context)
         lease = await runner.claim(*claim)
         try:

@@ -36,6 +36,7 @@ from kernel.registry import Registry
 from kernel.settings import Settings
 from kernel.site import Site, build_site
 from kernel.transfers import Transfers
+from kernel.vault import Vault, load_key
 from kernel.work import interrupts
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class Service:
     commands: Commands
     queries: Queries
     transfers: Transfers
+    vault: Vault
     reactor: Reactor | None = None
     consumers: list[Consumer] = field(default_factory=list)
     sinks: list[Sink] = field(default_factory=list)
@@ -95,6 +97,8 @@ async def running(
         service = await _start(settings, registry, dsn, role, node, clock or SystemClock(), revive, stack)
         try:
             await _start_work(service, sinks)
+            for warning in service.site.warnings:
+                log.warning("probably_not_meant", option=warning)
             log.info("service_started", role=role, node=node, stores=sorted(service.site.backends))
             yield service
         finally:
@@ -120,6 +124,9 @@ async def _start(
     deployment: UUID = await database.fetchval("SELECT id FROM deployment")
     site = await build_site(settings, registry, deployment, node)
     stack.push_async_callback(site.close)
+    path = settings.entrepot.secret_key_file or settings.state_dir / "secret.key"
+    vault = Vault(await asyncio.to_thread(load_key, path), database)
+    site.secrets = vault.open
     appender = Appender(dsn, lambda events: feed.committed(events), revive)
     event_log = PostgresLog(database, appender)
     leases = Leases(database, settings.import_worker.lease_seconds, node)
@@ -146,6 +153,7 @@ async def _start(
         commands=commands,
         queries=Queries(database, event_log),
         transfers=Transfers(site, commands),
+        vault=vault,
     )
 
 

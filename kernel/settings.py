@@ -211,6 +211,9 @@ class Entrepot(Section):
     auth: str | None = Field(None, description="Auth backend; unset: by the paste flavor, else none (loopback only).")
     sinks: IniList = Field((), description="Notification sinks, in addition to those that driver names.")
     state_dir: Path | None = Field(None, description="Directory of the embedded database, keys and logs.")
+    secret_key_file: Path | None = Field(
+        None, description="Key that secrets are encrypted with; the same on all nodes. Unset: in the state directory."
+    )
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte after which a sender is given up.")
     most_uploads: int = Field(64, ge=1, description="Uploads and stagings served at once by one process.")
     most_followers: int = Field(32, ge=1, description="Subscribers of the event stream in one process.")

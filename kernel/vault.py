@@ -1,0 +1,71 @@
+"""What a restart needs and the log may not hold: URL credentials, signing parameters, tokens.
+
+Kept in a side table, encrypted with a key that only nodes have, written by the append
+that accepts the import, deleted with it, and swept by age should anything be left.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from kernel.database import Database
+from kernel.errors import ConfigError, EntrepotError
+from kernel.rows import Secret
+
+_OLD: Final = "interval '7 days'"
+
+
+class Vault:
+    """Seals and opens with one key.  Every node of an installation needs the same key file."""
+
+    def __init__(self, key: bytes, database: Database) -> None:
+        self._fernet = Fernet(key)
+        self._database = database
+
+    def seal(self, secrets: Mapping[str, str]) -> tuple[Secret, ...]:
+        """Secrets in the form in which an append takes them along."""
+        return tuple(
+            Secret(name, base64.b64encode(self._fernet.encrypt(text.encode())).decode())
+            for name, text in secrets.items()
+        )
+
+    async def open(self, stream: UUID) -> dict[str, str]:
+        """What was sealed for a stream; an error that names the key file's part in it when it cannot be read."""
+        rows = await self._database.fetch("SELECT name, data FROM secrets WHERE stream = $1", stream)
+        try:
+            return {row["name"]: self._fernet.decrypt(bytes(row["data"])).decode() for row in rows}
+        except InvalidToken:
+            raise EntrepotError("The credentials of this import cannot be read: this node has another key") from None
+
+    async def sweep(self) -> None:
+        """Delete what no import can need any more."""
+        await self._database.fetch(f"DELETE FROM secrets WHERE made_at < clock_timestamp() - {_OLD}")
+
+
+def load_key(path: Path) -> bytes:
+    """The key in a file; made on first use, readable by the service alone.  Blocking."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"[entrepot] secret_key_file: {path} cannot be written: {error.strerror}") from None
+    else:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+    try:
+        key = path.read_bytes().strip()
+        Fernet(key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"[entrepot] secret_key_file: {path} holds no usable key: {error}") from None
+    return key
