@@ -6,27 +6,37 @@ makes that name valid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kernel import commands as c
 from kernel import events as e
 from kernel.context import Context
-from kernel.errors import EntrepotError, Invalid, NotFound
-from kernel.extend import FetchRequest, ImportMethod, Limits, LocalFiles, StepRequest, StepResult
+from kernel.errors import EntrepotError, Invalid
+from kernel.extend import FetchRequest, ImportMethod, LocalFiles
+from kernel.fetching import Fetch, SourceChanged, boot_id
+from kernel.ids import stream_of
 from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
+from kernel.marks import mark
 from kernel.naming import blob_name
 from kernel.site import Site
+from kernel.stepping import run_step
 from kernel.streams import Intake, digest
 from kernel.verdict import judge
+
+Note = Callable[[c.Command], Awaitable[None]]
+"""Records something in the middle of a step."""
 
 
 class Acquirer:
     """Brings an import's bytes into the form in which they will be stored."""
 
-    def __init__(self, site: Site, lease: Lease, context: Context) -> None:
+    def __init__(self, site: Site, lease: Lease, context: Context, note: Note) -> None:
         self._site = site
+        self._note = note
         self._lease = lease
         self._context = context
 
@@ -34,7 +44,7 @@ class Acquirer:
         """Take formats and properties over from elsewhere."""
         method = self._method(job)
         assert method.describe is not None
-        found = await method.describe(self._request(image, job))
+        found = await method.describe(await self._request(image, job))
         copied = e.MetadataCopied(
             disk_format=found.disk_format,
             container_format=found.container_format,
@@ -44,61 +54,73 @@ class Acquirer:
         return (c.RecordMetadata(task_id=job.task_id, copied=copied),)
 
     async def fetch(self, image: Image, job: Job) -> Sequence[c.Command]:
-        """Bring the bytes into staging."""
+        """Bring the bytes into staging; a source that changes in the middle is read anew, once."""
         method = self._method(job)
-        assert method.open is not None
-        opened = await method.open(self._request(image, job))
+        request = await self._request(image, job)
+        had, held = await self._predecessor(job)
+        attempt = Fetch(
+            method, replace(request, validator=job.fetch.validator if held and job.fetch else None), had, held
+        )
+        try:
+            blob = await self._fetch(image, job, attempt, "fetch")
+        except SourceChanged:
+            blob = await self._fetch(image, job, Fetch(method, request, None, 0), "fetch-anew")
+        await self._forget_partials(image)
+        return (c.RecordFetch(task_id=job.task_id, blob=blob),)
+
+    async def _fetch(self, image: Image, job: Job, fetch: Fetch, step: str) -> e.Blob:
+        await fetch.open()
+        name = blob_name(image.id, job.task_id, step, self._lease.epoch)
+        started = e.FetchStarted(name=name, total=fetch.total, validator=fetch.validator, boot=boot_id())
+        if fetch.validator is not None:
+            await self._note(c.RecordFetchStart(task_id=job.task_id, started=started))
         settings = self._site.settings.default
-        self._lease.report("fetching", 0, opened.total)
+        self._lease.report("fetching", 0, fetch.total)
         intake = Intake(
-            opened.chunks,
+            fetch.chunks(),
             algorithm=settings.hashing_algorithm,
             cap=settings.image_size_cap,
-            declared=opened.total,
-            progress=lambda done: self._lease.report("fetching", done, opened.total),
+            declared=fetch.total if job.expected_size is None else job.expected_size,
+            progress=lambda done: self._lease.report("fetching", done, fetch.total),
         )
-        name = blob_name(image.id, job.task_id, "fetch", self._lease.epoch)
         stored = await self._site.staging.put(name, aiter(intake))
+        mark("fetched")
         if intake.size == 0:
+            await self._site.staging.remove(name)
             raise Invalid("The source sent no data")
         identity = await self._staging.identify(stored.url)
-        blob = self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
-        return (c.RecordFetch(task_id=job.task_id, blob=blob),)
+        return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
+
+    async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
+        """What a killed process of this very system had fetched before."""
+        fetch = job.fetch
+        if fetch is None or fetch.validator is None or fetch.boot is None or fetch.boot != boot_id():
+            return None, 0
+        path = self._staging.partial(fetch.name)
+        try:
+            return path, (await asyncio.to_thread(path.stat)).st_size
+        except OSError:
+            return None, 0
+
+    async def _forget_partials(self, image: Image) -> None:
+        """What earlier attempts left behind is of no use any more."""
+        for leftover in await self._site.staging.leftovers(f"{image.id}/"):
+            if leftover.epoch < self._lease.epoch:
+                await self._site.staging.remove(leftover.name)
 
     async def step(self, image: Image, job: Job, name: str) -> Sequence[c.Command]:
         """Run one plugin on the staged bytes."""
-        step = self._site.steps.get(name)
-        if step is None:
-            raise NotFound(f"The plugin {name} is not configured any more")
         assert job.data is not None
-        output = blob_name(image.id, job.task_id, f"step{job.steps_done}", self._lease.epoch)
-        reserved: list[Path] = []
-
-        async def reserve() -> Path:
-            if not reserved:
-                reserved.append(await self._staging.reserve(output))
-            return reserved[0]
-
-        request = StepRequest(
-            image=image,
-            actor=self._context.actor,
-            request=image.task.request if image.task else {},
-            task_id=job.task_id,
-            path=self._staging.path(job.data.url),
-            blob=job.data,
-            output=reserve,
-            settings=self._site.configs[f"step:{name}"],
-            limits=Limits(size_cap=self._site.settings.default.image_size_cap),
-            progress=lambda done, total: self._lease.report(name, done, total),
-        )
         self._lease.report(name, 0, job.data.size)
-        try:
-            result = await step.run(request)
-            completed = await self._completed(name, output, result)
-        except BaseException:
-            if reserved:
-                await self._site.staging.remove(output)
-            raise
+        completed = await run_step(
+            self._site,
+            image,
+            job,
+            name,
+            actor=self._context.actor,
+            epoch=self._lease.epoch,
+            report=lambda done, total: self._lease.report(name, done, total),
+        )
         return (c.RecordStep(task_id=job.task_id, completed=completed),)
 
     async def look(self, image: Image, job: Job) -> Sequence[c.Command]:
@@ -106,7 +128,8 @@ class Acquirer:
         assert job.data is not None
         size, _, facts = await digest(self._site.staging.read(job.data.url), job.data.digests.algo, inspect=True)
         verdict = judge(image.disk_format, image.container_format, size, facts, self._site.rules)
-        found = c.RecordInspection(task_id=job.task_id, detected=verdict.detected, virtual_size=verdict.virtual_size)
+        virtual = verdict.virtual_size if verdict.detected else job.virtual_size
+        found = c.RecordInspection(task_id=job.task_id, detected=verdict.detected, virtual_size=virtual)
         return (found,)
 
     # --- pieces ------------------------------------------------------------------------
@@ -123,34 +146,16 @@ class Acquirer:
             raise EntrepotError(f"The import method {job.method} is not installed any more")
         return method
 
-    def _request(self, image: Image, job: Job) -> FetchRequest:
+    async def _request(self, image: Image, job: Job) -> FetchRequest:
+        stream = stream_of(image.id)
+        assert stream is not None
         return FetchRequest(
             image=image,
             options=job.options,
-            secrets={},
+            secrets=await self._site.secrets(stream) if job.secret else {},
             settings=self._site.configs.get(f"method:{job.method}"),
             stores=self._site.stores,
             size_cap=self._site.settings.default.image_size_cap,
-        )
-
-    async def _completed(self, name: str, output: str, result: StepResult) -> e.StepCompleted:
-        blob = None
-        if result.replaced:
-            stored, identity = await self._staging.seal(output)
-            algorithm = self._site.settings.default.hashing_algorithm
-            size, digests, facts = await digest(self._site.staging.read(stored.url), algorithm, inspect=True)
-            blob = self._blob(output, stored.url, size, digests, facts, identity)
-        changed = {
-            key: value
-            for key in ("disk_format", "container_format", "virtual_size")
-            if (value := getattr(result, key)) is not None
-        }
-        return e.StepCompleted(
-            step=name,
-            blob=blob,
-            properties_set=dict(result.properties),
-            properties_removed=result.removed,
-            **changed,
         )
 
     def _blob(

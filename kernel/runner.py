@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -21,8 +21,8 @@ from kernel import commands as c
 from kernel.acquire import Acquirer
 from kernel.clock import Clock
 from kernel.context import Context
-from kernel.errors import Corrupt, EntrepotError, Fenced, NotFound, UnacceptableData
-from kernel.events import Blob
+from kernel.errors import Corrupt, EntrepotError, Fenced, NotFound, StoreError, UnacceptableData
+from kernel.events import Blob, Location
 from kernel.failures import kind_of, reason_of
 from kernel.handle import Commands
 from kernel.image import STAGING, Image, Job
@@ -30,13 +30,15 @@ from kernel.leases import Lease
 from kernel.naming import blob_name
 from kernel.purge import Purger
 from kernel.site import Site
-from kernel.sources import StagedSource
+from kernel.sources import CopySource, Source, StagedSource
 from kernel.verdict import judge
 from kernel.watching import cancelled, watched
 from kernel.work import Work, outstanding
 from kernel.writer import Writer
 
 log = structlog.get_logger(__name__)
+
+_SOURCE_TRIES: Final = 8
 
 
 class _Superseded(Exception):
@@ -45,6 +47,14 @@ class _Superseded(Exception):
 
 class _TurnedRound(Exception):
     """Somebody cancelled the import: look at the state again."""
+
+
+class _SourceLost(Exception):
+    """The bytes to be written are nowhere to be had any more."""
+
+    def __init__(self, error: EntrepotError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Runner:
@@ -59,7 +69,7 @@ class Runner:
         self._image = image
         self._task_id = image.job.task_id
         self._writes: dict[str, asyncio.Task[c.Command]] = {}
-        self._source: StagedSource | None = None
+        self._source: Source | None = None
         self._purger = Purger(site)
 
     async def claim(self, *commands: c.Command) -> Lease:
@@ -71,7 +81,7 @@ class Runner:
         assert handled.lease is not None
         self._image, self._lease = handled.after, handled.lease
         self._writer = Writer(self._site, self._lease)
-        self._acquirer = Acquirer(self._site, self._lease, self._context)
+        self._acquirer = Acquirer(self._site, self._lease, self._context, self._note)
         return self._lease
 
     async def run(self) -> None:
@@ -92,6 +102,10 @@ class Runner:
         finally:
             await self._stop_writes()
 
+    @property
+    def _resumed(self) -> bool:
+        return self._image.job is not None and self._image.job.take_overs > 0
+
     # --- recording -------------------------------------------------------------------
 
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
@@ -109,6 +123,13 @@ class Runner:
         self._image = (await asyncio.shield(recording)).after
         return self._image
 
+    async def _note(self, command: c.Command) -> None:
+        """Record something in the middle of a step."""
+        recording = self._commands.handle(
+            self._image.id, command, context=self._context, lease=self._lease, patient=True
+        )
+        await asyncio.shield(recording)
+
     def _next_free(self, image: Image, epoch: int) -> c.Command | None:
         """The next step, if it needs no I/O and can ride along with what is being recorded."""
         job, work = image.job, outstanding(image)
@@ -118,27 +139,35 @@ class Runner:
             case "begin":
                 return c.BeginImport(task_id=self._task_id)
             case "inspect" if job.data is not None and job.data.facts is not None:
-                return self._inspected(image, job.data)
+                return self._inspected(image, job, job.data)
             case "store":
                 return self._next_store(image, job, epoch)
         return None
 
-    def _inspected(self, image: Image, data: Blob) -> c.Command:
+    def _inspected(self, image: Image, job: Job, data: Blob) -> c.Command:
         try:
             verdict = judge(image.disk_format, image.container_format, data.size, data.facts, self._site.rules)
         except UnacceptableData as error:
             return c.FailStep(task_id=self._task_id, step="inspect", reason=str(error), inspection=True)
-        return c.RecordInspection(task_id=self._task_id, detected=verdict.detected, virtual_size=verdict.virtual_size)
+        # What is not looked into keeps what a plugin said of it.
+        size = verdict.virtual_size if verdict.detected else job.virtual_size
+        return c.RecordInspection(task_id=self._task_id, detected=verdict.detected, virtual_size=size)
 
     def _next_store(self, image: Image, job: Job, epoch: int) -> c.Command | None:
         """Begin another store while the bytes are known to be good and fewer than `parallel` are being written."""
-        if self._source is None or self._source.blob != job.data or len(job.writing) >= job.parallel:
+        if not self._fit(job) or len(job.writing) >= job.parallel:
             return None
         store = next((name for name in job.todo if name not in job.writing), None)
         if store is None:
             return None
         name = blob_name(image.id, job.task_id, store, epoch)
         return c.StartStore(task_id=self._task_id, store=store, name=name)
+
+    def _fit(self, job: Job) -> bool:
+        """Whether the source at hand is the one to write from."""
+        if isinstance(self._source, StagedSource):
+            return self._source.blob == job.data
+        return self._source is not None and job.copies
 
     # --- performing ------------------------------------------------------------------
 
@@ -154,7 +183,7 @@ class Runner:
             case "inspect":
                 return await self._guarded(work.kind, self._acquirer.look(image, job))
             case "store" if not job.writing:
-                return await self._guarded("verify", self._verify(job))
+                return await self._guarded("verify", self._verify(image, job))
             case "store":
                 return await self._write(job)
             case "clear":
@@ -209,10 +238,14 @@ class Runner:
             if await source.untouched():
                 self._source = source
 
-    async def _verify(self, job: Job) -> Sequence[c.Command]:
-        if job.data is None:
+    async def _verify(self, image: Image, job: Job) -> Sequence[c.Command]:
+        source: Source
+        if job.copies:
+            source = CopySource(self._site, image)
+        elif job.data is not None:
+            source = StagedSource(self._site.staging, job.data)
+        else:
             raise Corrupt(STAGING, "there are no staged bytes")
-        source = StagedSource(self._site.staging, job.data)
         await source.verify()
         self._source = source
         return ()
@@ -242,24 +275,46 @@ class Runner:
                 writing = self._write_one(store, name, self._source)
                 self._writes[store] = asyncio.create_task(writing, name=f"to {store}")
         done = await watched(self._lease, self._first_done(), self._look_up)
-        return [await self._writes.pop(store) for store in done]
+        outcomes = [await self._writes.pop(store) for store in done]
+        lost = [outcome for outcome in outcomes if isinstance(outcome, c.FailStep)]
+        if lost:  # the others read the same bytes: none may go on once the import has, and what is stored counts first
+            await self._stop_writes()
+        return [*(outcome for outcome in outcomes if outcome not in lost), *lost[:1]]
 
     async def _first_done(self) -> list[str]:
         await asyncio.wait(self._writes.values(), return_when=asyncio.FIRST_COMPLETED)
         return [store for store, task in self._writes.items() if task.done()]
 
-    async def _write_one(self, store: str, name: str, source: StagedSource) -> c.Command:
+    async def _write_one(self, store: str, name: str, source: Source) -> c.Command:
         """Write one store; its failure is an outcome, not an error."""
         try:
-            location = await self._writer.write(store, name, source)
+            if self._resumed:
+                await self._purger.clear_way(self._image, store, self._lease.epoch)
+            location = await self._write_from(source, store, name)
+        except _SourceLost as lost:
+            reason = reason_of(lost.error)
+            return c.FailStep(task_id=self._task_id, step="verify", reason=reason, kind=kind_of(lost.error))
         except Exception as error:
             if not isinstance(error, EntrepotError):
                 log.exception("store_crashed", image_id=self._image.id, store=store)
             reason = reason_of(error)
             log.info("store_failed", image_id=self._image.id, store=store, reason=reason)
             return c.RecordStoreFailure(task_id=self._task_id, store=store, reason=reason, kind=kind_of(error))
-        digests = source.blob.digests
-        return c.RecordStoreSuccess(task_id=self._task_id, store=store, location=location, digests=digests)
+        return c.RecordStoreSuccess(task_id=self._task_id, store=store, location=location, digests=source.digests)
+
+    async def _write_from(self, source: Source, store: str, name: str) -> Location:
+        """Write; trouble with the bytes' own store is not this one's fault, and may have a way round it."""
+        for attempt in range(_SOURCE_TRIES):
+            try:
+                return await self._writer.write(store, name, source)
+            except StoreError as error:
+                if error.store == store or attempt == _SOURCE_TRIES - 1:
+                    raise
+                try:
+                    await source.verify()
+                except EntrepotError as lost:
+                    raise _SourceLost(lost) from error
+        raise AssertionError("the loop returns or raises")
 
     async def _stop_writes(self) -> None:
         tasks = list(self._writes.values())

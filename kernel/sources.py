@@ -1,33 +1,71 @@
-"""Where a store write gets its bytes: an opener that can be asked again, not a stream that runs dry."""
+"""Where a store write gets its bytes: something that can be opened again, not a stream that runs dry."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
-from kernel.errors import Corrupt, StoreError
-from kernel.events import Blob, Identity
+import structlog
+
+from kernel.errors import BlobMissing, Corrupt, EntrepotError, StoreError
+from kernel.events import Blob, Digests, Identity, Location
 from kernel.extend import LocalFiles, Store
-from kernel.image import STAGING
+from kernel.image import STAGING, Image
+from kernel.site import Site
 from kernel.streams import digest
+
+log = structlog.get_logger(__name__)
+
+
+class Source(Protocol):
+    """Bytes of known size and digests."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def digests(self) -> Digests: ...
+
+    @property
+    def file(self) -> tuple[Path, Identity] | None:
+        """The local file that a store may adopt, as it was when its bytes were known to be the recorded ones."""
+        ...
+
+    def open(self) -> AsyncIterator[bytes]:
+        """All bytes from the start; may be called again."""
+        ...
+
+    async def verify(self) -> None:
+        """Make sure that the bytes are there and the recorded ones; raises if not."""
+        ...
 
 
 class StagedSource:
-    """Staged bytes.  `verify` first: afterwards `identity` is that of bytes known to be the recorded ones."""
+    """Staged bytes; fit to be adopted once verified, or known to be untouched."""
 
     def __init__(self, store: Store, blob: Blob) -> None:
         self._store = store
         self.blob = blob
-        self.identity: Identity | None = blob.identity
-
-    def open(self) -> AsyncIterator[bytes]:
-        """All bytes from the start; may be called again."""
-        return self._store.read(self.blob.url)
+        self._identity: Identity | None = blob.identity
 
     @property
-    def path(self) -> Path | None:
-        """The local file, if there is one that a store may adopt."""
-        return self._store.path(self.blob.url) if isinstance(self._store, LocalFiles) else None
+    def size(self) -> int:
+        return self.blob.size
+
+    @property
+    def digests(self) -> Digests:
+        return self.blob.digests
+
+    @property
+    def file(self) -> tuple[Path, Identity] | None:
+        if self._identity is None or not isinstance(self._store, LocalFiles):
+            return None
+        return self._store.path(self.blob.url), self._identity
+
+    def open(self) -> AsyncIterator[bytes]:
+        return self._store.read(self.blob.url)
 
     async def untouched(self) -> bool:
         """Whether the file is just as it was when its digests were taken."""
@@ -39,21 +77,83 @@ class StagedSource:
             return False
 
     async def verify(self) -> None:
-        """`BlobMissing` when the bytes are gone, `Corrupt` when they are not those that were recorded.
-
-        A file that still has the recorded identity is not read again; one that was
-        copied or touched since is hashed anew.
-        """
+        """A file that still has the recorded identity is not read again; one that was copied or touched is hashed."""
         blob = self.blob
-        if not isinstance(self._store, LocalFiles):
-            size = await self._store.size(blob.url)
-            if size != blob.size:
-                raise Corrupt(STAGING, f"{blob.size} bytes were staged, {size} are there")
+        if await self.untouched():
             return
-        found = await self._store.identify(blob.url)
-        if found == blob.identity:
-            return
+        found = await self._store.identify(blob.url) if isinstance(self._store, LocalFiles) else None
         size, digests, _ = await digest(self._store.read(blob.url), blob.digests.algo)
         if (size, digests) != (blob.size, blob.digests):
             raise Corrupt(STAGING, "the staged bytes have changed since they were staged")
-        self.identity = found
+        self._identity = found
+
+
+class CopySource:
+    """The image's own copies, one after another until one can be read: the default store's first.
+
+    What is read is compared with the image's hash on the way; a copy that differs is
+    not used again.
+    """
+
+    def __init__(self, site: Site, image: Image) -> None:
+        self._site = site
+        self._image = image
+        names = site.by_weight({location.store for location in image.locations})
+        names.sort(key=lambda name: name != site.default)
+        self._left = [location for name in names for location in image.locations if location.store == name]
+
+    @property
+    def size(self) -> int:
+        return self._image.size or 0
+
+    @property
+    def digests(self) -> Digests:
+        image = self._image
+        return Digests(md5=image.checksum or "", algo=image.hash_algo or "", value=image.hash_value or "")
+
+    @property
+    def file(self) -> tuple[Path, Identity] | None:
+        return None
+
+    async def verify(self) -> None:
+        """Find a copy that is there in full length."""
+        while self._left:
+            location = self._left[0]
+            try:
+                store = self._store(location)
+                size = await store.size(location.url)
+                if size != self.size:
+                    raise BlobMissing(location.store, f"{self.size} bytes are recorded, {size} are there")
+            except EntrepotError as error:
+                self._discard(location, error)
+            else:
+                return
+        raise EntrepotError("No store has a readable copy of the image")
+
+    async def open(self) -> AsyncIterator[bytes]:
+        await self.verify()
+        location = self._left[0]
+        hashed = hashlib.new(self._image.hash_algo or "sha512", usedforsecurity=False)
+        length = 0
+        try:
+            async for chunk in self._store(location).read(location.url):
+                hashed.update(chunk)
+                length += len(chunk)
+                yield chunk
+        except StoreError as error:
+            self._discard(location, error)
+            raise
+        if length != self.size or (self._image.hash_value and hashed.hexdigest() != self._image.hash_value):
+            differs = Corrupt(location.store, "the copy differs from the image's recorded size or hash")
+            self._discard(location, differs)
+            raise differs
+
+    def _store(self, location: Location) -> Store:
+        store = self._site.store(location.store)
+        if store is None:
+            raise StoreError(location.store, "is not configured any more")
+        return store
+
+    def _discard(self, location: Location, error: EntrepotError) -> None:
+        log.warning("copy_unreadable", image_id=self._image.id, store=location.store, reason=str(error))
+        self._left = [other for other in self._left if other != location]

@@ -4,7 +4,7 @@
                         ├─▶ MD5 and inspection ┐ in threads, one chunk behind the writer;
                         └─▶ the configured hash ┘ the interpreter lock is free meanwhile
 
-At most three chunks of one stream are in memory.  The event loop moves
+A few chunks of one stream are in memory, however large it is.  The event loop moves
 references; it never hashes, parses or touches a file.
 """
 
@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from kernel.errors import Invalid, TooLarge
 from kernel.events import Digests, Facts
@@ -22,6 +22,11 @@ from kernel.inspector import Inspector
 
 CHUNK: Final = 1 << 20
 """Bytes handed on at a time."""
+
+_BEHIND: Final = 3
+"""Chunks that hashing may lag behind writing."""
+
+_END: Final = b""
 
 _POOL: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="hash")
 
@@ -38,6 +43,36 @@ async def rechunk(source: AsyncIterator[bytes], size: int = CHUNK) -> AsyncItera
         held += len(part)
     if held:
         yield b"".join(parts)
+
+
+class _Lane:
+    """One consumer of the bytes, in order, in threads, a few chunks behind the writer at most."""
+
+    def __init__(self, work: Callable[[bytes], None]) -> None:
+        self._work = work
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue(_BEHIND)
+        self._task = asyncio.create_task(self._run())
+
+    async def take(self, chunk: bytes) -> None:
+        """Hand a chunk over; waits while the lane is too far behind."""
+        if self._task.done():
+            await self._task
+        await self._queue.put(chunk)
+
+    async def finish(self) -> None:
+        """Wait until everything handed over has been worked on."""
+        await self.take(_END)
+        await self._task
+
+    async def stop(self) -> None:
+        """Drop what is waiting; a chunk under way is finished, for nobody can stop a thread."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while chunk := await self._queue.get():
+            await loop.run_in_executor(_POOL, self._work, chunk)
 
 
 class Intake:
@@ -64,37 +99,30 @@ class Intake:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
         self._inspector = Inspector() if inspect else None
-        self._facts: Facts | None = None
         self.size = 0
+        self.facts: Facts | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        behind: list[asyncio.Future[Any]] = []
+        lanes = (_Lane(self._look), _Lane(self._hash.update))
         try:
             async for chunk in rechunk(self._source):
                 self._count(len(chunk))
-                for future in behind:
-                    await future
-                behind = [
-                    loop.run_in_executor(_POOL, self._look, chunk),
-                    loop.run_in_executor(_POOL, self._hash.update, chunk),
-                ]
+                for lane in lanes:
+                    await lane.take(chunk)
                 yield chunk
             if self._declared is not None and self.size != self._declared:
                 raise Invalid(f"{self._declared} bytes were announced, {self.size} arrived")
+            for lane in lanes:
+                await lane.finish()
+            if self._inspector is not None:
+                self.facts = await asyncio.get_running_loop().run_in_executor(_POOL, self._inspector.finish)
         finally:
-            if behind:
-                await asyncio.wait(behind)
-        if self._inspector is not None:
-            self._facts = await loop.run_in_executor(_POOL, self._inspector.finish)
+            for lane in lanes:
+                await lane.stop()
 
     @property
     def digests(self) -> Digests:
         return Digests(md5=self._md5.hexdigest(), algo=self._algorithm, value=self._hash.hexdigest())
-
-    @property
-    def facts(self) -> Facts | None:
-        return self._facts
 
     def _count(self, length: int) -> None:
         self.size += length

@@ -1,4 +1,4 @@
-"""Writing verified staged bytes to one store: adopted where possible, else streamed; stalls are noticed."""
+"""Writing verified bytes to one store: adopted where possible, else streamed; stalls are noticed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from kernel.errors import Corrupt, EntrepotError, StoreError, StoreUnavailable
 from kernel.events import Location
 from kernel.extend import AdoptsFiles, Store, Stored
 from kernel.leases import Lease
+from kernel.marks import mark
 from kernel.site import Site
-from kernel.sources import StagedSource
+from kernel.sources import Source
 from kernel.watching import Pace
 
 _TRIES: Final = 3
@@ -26,7 +27,7 @@ class Writer:
         self._site = site
         self._lease = lease
 
-    async def write(self, store_name: str, name: str, source: StagedSource) -> Location:
+    async def write(self, store_name: str, name: str, source: Source) -> Location:
         """Write and compare what the store reports; a store that does not answer is tried again."""
         store = self._site.store(store_name)
         if store is None:
@@ -34,7 +35,9 @@ class Writer:
         pause = 0.2
         for attempt in range(1, _TRIES + 1):
             try:
+                mark("storing begins")
                 stored = await self._put(store, store_name, name, source)
+                mark("stored")
             except StoreUnavailable:
                 if attempt == _TRIES:
                     raise
@@ -47,14 +50,14 @@ class Writer:
                 return Location(store=store_name, url=stored.url, name=name, size=stored.size)
         raise AssertionError("the loop returns or raises")
 
-    async def _put(self, store: Store, store_name: str, name: str, source: StagedSource) -> Stored:
-        size = source.blob.size
+    async def _put(self, store: Store, store_name: str, name: str, source: Source) -> Stored:
+        size = source.size
         stall = self._site.settings.import_worker.store_stall_timeout
         self._lease.report("storing", 0, size, store_name)
         pace = Pace()
         try:
-            if isinstance(store, AdoptsFiles) and source.path is not None and source.identity is not None:
-                adoption = store.adopt(name, source.path, source.identity)
+            if isinstance(store, AdoptsFiles) and source.file is not None:
+                adoption = store.adopt(name, *source.file)
                 adopted = await pace.supervise(adoption, stall + size / _ADOPTION_RATE)
                 if adopted is not None:
                     return adopted
@@ -64,9 +67,8 @@ class Writer:
             raise StoreError(store_name, f"the write made no progress for {stall:g} s") from None
 
 
-def _compare(store_name: str, stored: Stored, source: StagedSource) -> None:
-    blob = source.blob
-    if stored.size != blob.size:
-        raise Corrupt(store_name, f"{blob.size} bytes were written, the store reports {stored.size}")
-    if stored.md5 is not None and stored.md5 != blob.digests.md5:
+def _compare(store_name: str, stored: Stored, source: Source) -> None:
+    if stored.size != source.size:
+        raise Corrupt(store_name, f"{source.size} bytes were written, the store reports {stored.size}")
+    if stored.md5 is not None and source.digests.md5 and stored.md5 != source.digests.md5:
         raise Corrupt(store_name, "the store reports another checksum than that of the data written")
