@@ -8,7 +8,7 @@ the box comes in through the same doors as a stranger's package.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kernel.context import Actor
 from kernel.events import Blob, Identity
+from kernel.verdict import Rules
 
 if TYPE_CHECKING:
     from kernel.image import Image
@@ -58,7 +59,10 @@ class Store(Protocol):
     """
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], size: int | None = None) -> Stored:
-        """Write all chunks, durably, or leave nothing behind: not on failure of the source, not on cancellation."""
+        """Write all chunks, durably, or leave nothing behind: not on failure of the source, not on cancellation.
+
+        A source that turns out longer or shorter than `size` is `Corrupt`; a name that is taken, `BlobExists`.
+        """
         ...
 
     def read(self, url: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -112,8 +116,15 @@ class LocalFiles(Protocol):
         """The file behind a URL."""
         ...
 
+    def partial(self, name: str) -> Path:
+        """Where the bytes of a name lie while it is being written; the file may not exist."""
+        ...
+
     async def reserve(self, name: str) -> Path:
-        """A path for a writer of ours, a subprocess say, to create; `seal` makes it an object."""
+        """A path for a writer of ours, a subprocess say, to create; `seal` makes a file there an object.
+
+        A directory may be made there instead: it lasts until `remove`, which takes all that is in it too.
+        """
         ...
 
     async def seal(self, name: str) -> tuple[Stored, Identity]:
@@ -147,6 +158,8 @@ class StoreDriver:
     unavailable: str | None = None
     """Why it cannot be used here (a missing library), if so."""
     selftest: Callable[[Path], BaseModel] | None = None
+    selftest_needs: str | None = None
+    """A service that the selftest finds running, `s3` say; `ENTREPOT_TEST_S3` in the environment tells it where."""
 
 
 # --- import methods ----------------------------------------------------------------------
@@ -201,12 +214,15 @@ class ImportMethod:
     """Policy rule that the caller must pass."""
     config: type[BaseModel] = NoConfig
     section: str | None = None
+    shares: tuple[str, ...] = ()
+    """Further sections that its config is read from."""
     rank: int = 50
     """Order among the methods that are enabled by default."""
     default: bool = True
     """Whether it is offered when the configuration names no methods."""
     open: Callable[[FetchRequest], Awaitable[Opened]] | None = None
-    """Opens the source; None when the bytes are staged already."""
+    """Opens the source; None when the bytes are staged already.  `Interrupted` from its chunks means that
+    the line broke: asked again with offset and validator, it may go on where it stopped."""
     describe: Callable[[FetchRequest], Awaitable[Description]] | None = None
     check: Callable[[Any], None] | None = None
     """Checks the options once the image is known to be importable; raises `Invalid`."""
@@ -242,16 +258,24 @@ class StepRequest:
     blob: Blob
     output: Callable[[], Awaitable[Path]]
     """A path for the file that replaces the staged one; asked for only when there will be one."""
+    scratch: Callable[[], Awaitable[Path]]
+    """An empty directory on the disk of `output`, gone with all that is in it when the step is over."""
     settings: Any
     limits: Limits
+    rules: Rules
+    """The site's strictness about formats."""
+    config_dirs: tuple[Path, ...] = ()
+    """Where the operator's files lie."""
     progress: Callable[[int, int | None], None] = lambda done, total: None
-    site: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StepResult(Struct, frozen=True, kw_only=True):
     """What a step did.  Absent means unchanged."""
 
     replaced: bool = False
+    """Whether there is a file at `output`, written and closed."""
+    expects: str | None = None
+    """The one disk format that the new bytes must turn out to have; `raw` includes disks with partitions."""
     disk_format: str | None = None
     container_format: str | None = None
     virtual_size: int | None = None
@@ -259,17 +283,38 @@ class StepResult(Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
 
 
+class Trial(Struct, frozen=True, kw_only=True):
+    """What a step can be tried on: options, and data with which it has something to do."""
+
+    config: BaseModel
+    data: bytes
+    disk_format: str = "raw"
+    container_format: str = "bare"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportStep:
-    """Looks at staged data before any store is written; runs when `image_import_plugins` names it."""
+    """Looks at staged data before any store is written; runs when `image_import_plugins` names it.
+
+    Whatever `run` raises fails the import, with a message that names the step.  What it had
+    reserved is cleared away; being cancelled, it must end whatever it has started.
+    """
 
     name: str
     run: Callable[[StepRequest], Awaitable[StepResult]]
     config: type[BaseModel] = NoConfig
     section: str | None = None
     unavailable: Callable[[], str | None] = lambda: None
+    """Why it cannot be used here, if so."""
     warnings: Callable[[], Sequence[str]] = lambda: ()
-    selftest: Callable[[Path], BaseModel] | None = None
+    """What an operator who uses it should know about this machine."""
+    after: frozenset[str] = frozenset()
+    """Steps that make sense only before this one."""
+    origin: str | None = None
+    """Where it comes from, if not from the file that exports it."""
+    yields: bool = False
+    """Whether it gives way to another step of the same name."""
+    selftest: Callable[[Path], Trial] | None = None
 
 
 # --- notifications -----------------------------------------------------------------------

@@ -37,13 +37,22 @@ class Registry:
     sinks: dict[str, NotificationSink] = field(default_factory=dict)
     auth: dict[str, AuthBackend] = field(default_factory=dict)
     origins: dict[int, str] = field(default_factory=dict)
+    shadowed: dict[str, str] = field(default_factory=dict)
+    """Steps that gave way to another of their name, and where they come from."""
 
     def add(self, extension: Extension, origin: str) -> None:
-        """Take one in; two of a kind under one name are a `ConfigError`."""
+        """Take one in; two of a kind under one name are a `ConfigError`, unless one of them yields."""
         table = self._table(extension)
         former = table.get(extension.name)
         if former is extension:
             return
+        origin = getattr(extension, "origin", None) or origin
+        if former is not None and getattr(extension, "yields", False):
+            self.shadowed[extension.name] = origin
+            return
+        if former is not None and getattr(former, "yields", False):
+            self.shadowed[extension.name] = self.origins.pop(id(former))
+            former = None
         if former is not None:
             raise ConfigError(
                 f"{type(extension).__name__} '{extension.name}' comes twice: "
@@ -105,8 +114,10 @@ def _shipped() -> list[tuple[str, Callable[[], Sequence[Extension]]]]:
 
 
 def _exported(module: Any) -> Sequence[Extension]:
+    """What a file exports: one `EXTENSION`, or what its `EXTENSIONS()` finds on this machine."""
     extension = getattr(module, "EXTENSION", None)
-    return () if extension is None else (extension,)
+    several: Callable[[], Sequence[Extension]] | None = getattr(module, "EXTENSIONS", None)
+    return (*(() if extension is None else (extension,)), *(several() if several else ()))
 
 
 def _installed(faults: list[str]) -> list[tuple[str, Callable[[], Sequence[Extension]]]]:

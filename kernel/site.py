@@ -7,7 +7,8 @@ everything that serves requests or works on imports is handed this value.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -45,6 +46,11 @@ async def no_limits(image: Image) -> Mapping[tuple[str, str], int]:
     return {}
 
 
+async def no_secrets(stream: UUID) -> Mapping[str, str]:
+    """For sites without a vault."""
+    return {}
+
+
 @dataclass(slots=True, kw_only=True)
 class Site:
     """What is configured, live."""
@@ -62,7 +68,11 @@ class Site:
     steps: dict[str, ImportStep]
     configs: dict[str, BaseModel] = field(default_factory=dict)
     """Extension kind and name -> its validated options, such as `step:no_op`."""
+    warnings: list[str] = field(default_factory=list)
+    """What is allowed but probably not meant, for the log of the start."""
     limits: Callable[[Image], Awaitable[Mapping[tuple[str, str], int]]] = no_limits
+    secrets: Callable[[UUID], Awaitable[Mapping[str, str]]] = no_secrets
+    """Credentials kept for the import that holds a stream."""
 
     @property
     def rules(self) -> Rules:
@@ -101,6 +111,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
     backends = await _backends(settings, registry, deployment, faults)
     default = _default(settings, backends, faults)
     staging = await _staging(settings, registry, deployment, faults)
+    _apart(backends, staging, faults)
     methods = _methods(settings, registry, configs, faults)
     steps = _steps(settings, registry, configs, faults)
     if faults or staging is None:
@@ -117,6 +128,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
         methods=methods,
         steps=steps,
         configs=configs,
+        warnings=_doubts(steps, registry),
     )
 
 
@@ -152,6 +164,22 @@ async def _backends(settings: Settings, registry: Registry, deployment: UUID, fa
                 weight=weight,
             )
     return backends
+
+
+def _apart(backends: Mapping[str, Backend], staging: Store | None, faults: list[str]) -> None:
+    """Two stores in one directory would sweep each other's names."""
+    stores = {name: backend.store for name, backend in backends.items()}
+    if staging is not None:
+        stores[STAGING] = staging
+    places: dict[str, str] = {}
+    for name, store in stores.items():
+        place = store.properties.get("data_dir")
+        if place is None:
+            continue
+        resolved = os.path.realpath(str(place))
+        if resolved in places:
+            faults.append(f"[{name}] filesystem_store_datadir: {place} is the directory of {places[resolved]} already")
+        places.setdefault(resolved, name)
 
 
 def _weight(text: str, name: str, faults: list[str]) -> int:
@@ -249,7 +277,8 @@ def _methods(
             known = ", ".join(sorted(registry.methods))
             faults.append(f"[DEFAULT] enabled_import_methods: unknown method '{name}' (known: {known})")
             continue
-        _configure(f"method:{name}", method.section, method.config, settings, configs, faults)
+        sections = (*method.shares, method.section) if method.section else method.shares
+        _configure(f"method:{name}", sections, method.config, settings, configs, faults)
         methods[name] = method
     return methods
 
@@ -268,19 +297,39 @@ def _steps(
         if reason is not None:
             faults.append(f"[image_import_opts] image_import_plugins: '{name}' cannot be used: {reason}")
             continue
-        _configure(f"step:{name}", step.section, step.config, settings, configs, faults)
+        _configure(f"step:{name}", (step.section,) if step.section else (), step.config, settings, configs, faults)
         steps[name] = step
     return steps
 
 
+def _doubts(steps: Mapping[str, ImportStep], registry: Registry) -> list[str]:
+    """What an operator may have overlooked about the plugins."""
+    option, order = "[image_import_opts] image_import_plugins", list(steps)
+    doubts = [f"{option}: {name}: {warning}" for name, step in steps.items() for warning in step.warnings()]
+    doubts += [
+        f"{option}: {name} is listed before {other}, and does not see what that makes of the data"
+        for place, name in enumerate(order)
+        for other in sorted(steps[name].after.intersection(order[place + 1 :]))
+    ]
+    doubts += [
+        f"{option}: {name} is that of {registry.origins[id(steps[name])]}; {origin} has the same name and is not used"
+        for name, origin in registry.shadowed.items()
+        if name in steps
+    ]
+    return doubts
+
+
 def _configure(
     key: str,
-    section: str | None,
+    sections: Sequence[str],
     model: type[BaseModel],
     settings: Settings,
     configs: dict[str, BaseModel],
     faults: list[str],
 ) -> None:
-    config = _validated(model, settings.section(section) if section else {}, section or key, faults)
+    options: dict[str, Any] = {}
+    for section in sections:
+        options |= settings.section(section)
+    config = _validated(model, options, sections[-1] if sections else key, faults)
     if config is not None:
         configs[key] = config
