@@ -17,6 +17,7 @@ import asyncio
 import errno
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zlib
@@ -202,6 +203,9 @@ class FileStore:
                 found = True
             except FileNotFoundError:
                 os.stat(path.parent)  # gone is fine, a disk that is not mounted is not
+            except IsADirectoryError:  # somebody's workshop
+                shutil.rmtree(path)
+                found = True
         if found and self._fsync:
             sync_directory(paths[0].parent)
 
@@ -252,15 +256,15 @@ class FileStore:
             raise errors.StoreDenied(self._name, "the location lies outside the directory of this store")
         return path
 
-    def url(self, name: str) -> str:
-        """Where the bytes with a name of ours are: staging records names only."""
-        return _url(self._path_of(name))
+    def partial(self, name: str) -> Path:
+        final = self._path_of(name)
+        return final.with_name(final.name + PART)
 
     async def reserve(self, name: str) -> Path:
         final = self._path_of(name)
         part = final.with_name(final.name + PART)
         if await self._run(lambda: os.path.lexists(final) or os.path.lexists(part)):
-            raise errors.StoreError(self._name, "an object of this name exists already")
+            raise errors.BlobExists(self._name, "an object of this name exists already")
         return part
 
     async def seal(self, name: str) -> tuple[Stored, Identity]:
@@ -293,6 +297,7 @@ class FileStore:
         try:
             yield draft
         except BaseException:
+            draft.stop()
             await self._settle(draft.discard)
             raise
 
@@ -329,7 +334,7 @@ class FileStore:
         if error.errno in _DENIED:
             return errors.StoreDenied(self._name)
         if error.errno == errno.EEXIST:
-            return errors.StoreError(self._name, "an object of this name exists already")
+            return errors.BlobExists(self._name, "an object of this name exists already")
         if error.errno != errno.ENOENT:
             return errors.StoreUnavailable(self._name, reason)
         if not self._root.is_dir() or (error.filename and not os.path.isdir(os.path.dirname(error.filename))):

@@ -1,0 +1,134 @@
+"""Import an image from another Image API endpoint: another region of the same identity service."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from kernel.context import Actor
+from kernel.errors import EntrepotError, Invalid
+from kernel.extend import Description, FetchRequest, ImportMethod, Opened
+from kernel.options import IniList
+from plugins.methods._filtering import FilterConfig
+from plugins.methods._http import Source, fetch
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MOST_METADATA: Final = 8 << 20
+
+
+class GlanceOptions(BaseModel):
+    """Members of `method` that this method needs; what is missing is noticed once the image is known."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    glance_image_id: str | None = None
+    glance_region: str | None = None
+    glance_service_interface: str = "public"
+
+
+class GlanceConfig(FilterConfig):
+    """[glance_download_properties], with the filter of [import_filtering_opts]."""
+
+    extra_properties: IniList = Field(
+        ("hw_", "trait:", "os_distro", "os_secure_boot", "os_type"),
+        description="Prefixes of the names of properties that are taken over.",
+    )
+
+
+def _check(options: GlanceOptions) -> None:
+    if not options.glance_region:
+        raise Invalid("method.glance_region is missing")
+    if not options.glance_image_id:
+        raise Invalid("method.glance_image_id is missing")
+    if not _UUID.fullmatch(options.glance_image_id):
+        raise Invalid("image id does not look like a UUID")
+
+
+def _secrets(options: GlanceOptions, actor: Actor) -> tuple[dict[str, Any], dict[str, str]]:
+    """The endpoint is found now, in the caller's own catalogue; his token is kept apart."""
+    endpoint = _endpoint(actor.catalog, options.glance_region or "", options.glance_service_interface)
+    public: dict[str, Any] = {
+        "glance_image_id": options.glance_image_id,
+        "glance_region": options.glance_region,
+        "glance_service_interface": options.glance_service_interface,
+    }
+    if endpoint is not None:
+        public["endpoint"] = endpoint
+    return public, {"token": actor.token} if actor.token else {}
+
+
+def _endpoint(catalog: str, region: str, interface: str) -> str | None:
+    for service in orjson.loads(catalog) if catalog else ():
+        if service.get("type") != "image":
+            continue
+        for endpoint in service.get("endpoints", ()):
+            same_region = str(endpoint.get("region", "")).lower() == region.lower()
+            if same_region and endpoint.get("interface") == interface:
+                return str(endpoint["url"]).rstrip("/").removesuffix("/v2")
+    return None
+
+
+def _source(request: FetchRequest, path: str) -> Source:
+    endpoint = request.options.get("endpoint")
+    if not endpoint:
+        region, interface = request.options["glance_region"], request.options["glance_service_interface"]
+        raise Invalid(f"The catalogue has no {interface} image endpoint in region {region}")
+    token = request.secrets.get("token")
+    return Source(
+        uri=f"{endpoint}/v2/images/{request.options['glance_image_id']}{path}",
+        config=request.settings,
+        headers={"X-Auth-Token": token} if token else {},
+        trusted=True,
+    )
+
+
+async def _describe(request: FetchRequest) -> Description:
+    """Formats and the properties that begin with one of the prefixes, from the remote image, which must be active."""
+    opened = await fetch(_source(request, ""))
+    raw = b""
+    async for chunk in opened.chunks:
+        raw += chunk
+        if len(raw) > _MOST_METADATA:
+            raise Invalid("The remote image's description is too long")
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise Invalid("The remote image service sent no JSON") from None
+    if not isinstance(document, dict) or document.get("status") != "active":
+        raise EntrepotError("The remote image is not active")
+    prefixes = tuple(request.settings.extra_properties)
+    properties: dict[str, str | None] = {
+        str(name): str(value)
+        for name, value in document.items()
+        if name.startswith(prefixes) and not name.startswith("os_glance") and isinstance(value, str)
+    }
+    size = document.get("size")
+    return Description(
+        disk_format=document.get("disk_format"),
+        container_format=document.get("container_format"),
+        properties=properties,
+        size=size if isinstance(size, int) else None,
+    )
+
+
+async def _open(request: FetchRequest) -> Opened:
+    return await fetch(_source(request, "/file"), request.offset, request.validator)
+
+
+EXTENSION = ImportMethod(
+    name="glance-download",
+    options=GlanceOptions,
+    needs="queued",
+    rank=40,
+    default=False,
+    config=GlanceConfig,
+    section="glance_download_properties",
+    shares=("import_filtering_opts",),
+    check=_check,
+    secrets=_secrets,
+    describe=_describe,
+    open=_open,
+)
