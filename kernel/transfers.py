@@ -26,6 +26,7 @@ from kernel.handle import Commands, Guard, Handled
 from kernel.ids import new_id
 from kernel.image import STAGING, Image
 from kernel.leases import Lease
+from kernel.marks import mark
 from kernel.naming import blob_name
 from kernel.site import Backend, Site
 from kernel.streams import Intake
@@ -115,7 +116,9 @@ class Transfers:
 
     async def _write_staged(self, name: str, intake: Intake) -> Blob:
         staging = self._site.staging
+        mark("staging begins")
         stored = await staging.put(name, aiter(intake))
+        mark("staged")
         identity = await staging.identify(stored.url) if isinstance(staging, LocalFiles) else None
         node = None if self._site.settings.default.staging_is_shared else self._site.node
         return Blob(
@@ -139,7 +142,9 @@ class Transfers:
             verdict = judge(image.disk_format, image.container_format, intake.size, intake.facts, self._site.rules)
             passed.append(verdict.virtual_size)
 
+        mark("upload begins")
         stored = await store.put(name, judged())
+        mark("uploaded")
         return stored.url, passed[0]
 
     async def _finish(
