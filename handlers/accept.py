@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 Form = Literal["html", "json", "plain"]
+
+_QUALITY: Final = re.compile(r"0(\.[0-9]*)?|1(\.0*)?|\.[0-9]+")
 
 
 @lru_cache(maxsize=256)
@@ -31,8 +34,5 @@ def _parse(item: str) -> tuple[str, float]:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
-            try:
-                return media, min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                return media, 0.0
+            return media, float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
     return media, 1.0

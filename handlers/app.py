@@ -23,7 +23,7 @@ from aiohttp import web
 
 from handlers import cors, events, health, history, image_data, images, imports, stores, versions
 from handlers.call import Call, base_url
-from handlers.errors import HttpError, body, status_of
+from handlers.errors import HttpError, body, printable, status_of
 from handlers.policy import Policy
 from handlers.routing import Match, Route, Router
 from kernel.context import Context
@@ -47,6 +47,9 @@ OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES)
 _OPEN: Final = {"healthcheck": health.healthcheck, "livez": health.alive, "readyz": health.ready}
 """First segments answered without authentication."""
 
+_EMPTY: Final = {"Content-Type": "text/plain; charset=UTF-8"}
+"""For answers without a body, which aiohttp would call image data."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -62,6 +65,8 @@ class App:
         self._ops = Router(OPS)
         self._versions = versions.allowed(service.settings)
         self._background: set[asyncio.Task[Any]] = set()
+        self.closing = asyncio.Event()
+        """Set when the server stops: whoever follows is to let go."""
         self._busy = 0
         self._followers = 0
 
@@ -70,27 +75,19 @@ class App:
         request_id: list[str] = []
         try:
             response = await self._answer(request, request_id)
-        except HttpError as error:
-            response = self._error(request, error.status, str(error), error.headers)
-        except Unauthenticated as error:
-            challenge = self._authenticator.challenge
-            headers = {"WWW-Authenticate": challenge} if challenge else {}
-            response = self._error(request, 401, str(error), headers)
-        except Unavailable as error:
-            response = self._error(request, 503, str(error), {"Retry-After": str(error.retry_after)})
-        except EntrepotError as error:
-            response = self._error(request, status_of(error), str(error), {})
         except (ConnectionError, asyncio.CancelledError):
             raise
-        except Exception:
-            log.exception("request_crashed", method=request.method, path=request.path)
-            response = self._error(request, 500, "The server failed to answer this request", {})
+        except Exception as error:
+            if request.writer.output_size > 0:
+                log.warning("answer_broke_off", request_id=request_id[0] if request_id else None, exc_info=error)
+                raise ConnectionResetError("The answer broke off") from error
+            response = self._refusal(request, error)
         if not response.prepared:
             self._decorate(request, response, request_id)
         log.info(
             "request",
             method=request.method,
-            path=request.rel_url.raw_path,
+            path=printable(request.rel_url.raw_path),
             status=response.status,
             ms=round((time.perf_counter() - began) * 1000, 1),
             request_id=request_id[0] if request_id else None,
@@ -102,7 +99,7 @@ class App:
     async def _answer(self, request: web.BaseRequest, request_id: list[str]) -> web.StreamResponse:
         settings = self.service.settings
         if request.method == "OPTIONS" and settings.cors.allowed_origin:
-            return web.Response(status=200, headers=cors.preflight(settings.cors, request.headers))
+            return web.Response(status=200, headers={**_EMPTY, **cors.preflight(settings.cors, request.headers)})
         raw = request.rel_url.raw_path.split("/")[1:]
         while len(raw) > 1 and raw[0] == "":
             raw = raw[1:]
@@ -116,28 +113,30 @@ class App:
         if first not in self._versions:
             return self._versions_document(request, 300)
         if len(raw) == 1:
-            return web.Response(status=302, headers={"Location": f"{base_url(request, self.service)}/{first}/"})
+            location = f"{base_url(request, self.service)}/{first}/"
+            return web.Response(status=302, headers={**_EMPTY, "Location": location})
         return await self._serve(request, self._api, raw[1:], request_id)
 
     async def _serve(
         self, request: web.BaseRequest, router: Router, raw: list[str], request_id: list[str]
     ) -> web.StreamResponse:
         actor = await self._authenticator.identify(request.headers, request.method, request.path)
-        request_id.append(self._request_id(request))
+        request_id.append(f"req-{uuid4()}")
+        request_id[0] = self._request_id(request) or request_id[0]
         match = router.match(_decoded(raw))
         if match is None:
             raise HttpError(404 if request.method in _METHODS else 501, "There is nothing at this address")
         route = _route(request, match)
-        if route.body == "none" and request.body_exists and request.content_length != 0:
+        call = Call(self, request, actor, Context.of(actor, request_id[0]), match.parameters)
+        if route.body == "none" and await call.has_body():
             raise Invalid("This request takes no body")
-        context = Context.of(actor, request_id[0])
-        return await route.handler(Call(self, request, actor, context, match.parameters))
+        return await route.handler(call)
 
-    def _request_id(self, request: web.BaseRequest) -> str:
-        """The client's own id, if it sent a sound one; else a new one."""
+    def _request_id(self, request: web.BaseRequest) -> str | None:
+        """The client's own id, if it sent one; refused when it cannot be sent back."""
         sent = request.headers.get("X-OpenStack-Request-ID")
         if not sent:
-            return f"req-{uuid4()}"
+            return None
         if len(sent) > self.service.settings.default.max_request_id_length:
             raise HttpError(431, "The request id is too long")
         if not _REQUEST_ID.fullmatch(sent):
@@ -150,6 +149,21 @@ class App:
         document = versions.document(self.service.settings, base_url(request, self.service))
         return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
 
+    def _refusal(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        """The answer that tells what went wrong."""
+        match error:
+            case HttpError():
+                return self._error(request, error.status, str(error), error.headers)
+            case Unauthenticated():
+                challenge = self._authenticator.challenge
+                return self._error(request, 401, str(error), {"WWW-Authenticate": challenge} if challenge else {})
+            case Unavailable():
+                return self._error(request, 503, str(error), {"Retry-After": str(error.retry_after)})
+            case EntrepotError():
+                return self._error(request, status_of(error), str(error), {})
+        log.error("request_crashed", method=request.method, path=printable(request.path), exc_info=error)
+        return self._error(request, 500, "The server failed to answer this request", {})
+
     def _error(self, request: web.BaseRequest, status: int, message: str, headers: dict[str, str]) -> web.Response:
         content, content_type = body(status, message, request.headers.get("Accept"))
         if request.method == "HEAD":
@@ -159,8 +173,11 @@ class App:
     def _decorate(self, request: web.BaseRequest, response: web.StreamResponse, request_id: list[str]) -> None:
         if request_id:
             response.headers["x-openstack-request-id"] = request_id[0]
-        for name, value in cors.actual(self.service.settings.cors, request.headers).items():
-            response.headers.setdefault(name, value)
+        if request.method != "OPTIONS":  # a preflight has its own, or none
+            for name, value in cors.actual(self.service.settings.cors, request.headers).items():
+                response.headers.setdefault(name, value)
+        if "Expect" in request.headers and not request.content.is_eof():
+            response.force_close()  # nobody can tell whether the body that was announced will still come
 
     # --- for handlers ------------------------------------------------------------------
 

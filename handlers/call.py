@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
-from aiohttp.client_exceptions import ClientPayloadError
-from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import HttpProcessingError
 
 from handlers import cors
 from handlers.errors import HttpError
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _MOST_JSON: Final = 8 << 20
 """Bytes of a JSON body; more is refused."""
+
+_MOST_LEVELS: Final = 64
+"""Levels of a JSON body; what is recorded of it is read, folded and shown by recursion."""
 
 
 @dataclass(slots=True)
@@ -121,11 +124,22 @@ class Call:
             raise Invalid(f"The body is not valid JSON: {error}") from None
         if not isinstance(document, kinds or (dict,)):
             raise Invalid(f"The body must be a JSON {' or '.join(_WORDS[kind] for kind in kinds or (dict,))}")
+        if _too_deep(document):
+            raise Invalid(f"The body is nested more than {_MOST_LEVELS} levels deep")
         if b"\\u0000" in raw and _holds_nul(document):
             raise Invalid("The body holds a NUL character")
         return document
 
+    async def has_body(self) -> bool:
+        """Whether a body came that is not empty; of a chunked one only its first piece tells."""
+        if not self.request.body_exists:
+            return False
+        if self.request.content_length is not None:
+            return self.request.content_length > 0
+        return await anext(self.chunks(), b"") != b""
+
     async def _body(self) -> bytes:
+        await self.go_on()
         parts: list[bytes] = []
         size = 0
         async for chunk in self.chunks():
@@ -145,7 +159,7 @@ class Call:
                     chunk = await content.readany()
             except TimeoutError:
                 raise Invalid(f"No data arrived for {patience:g} seconds") from None
-            except (ClientPayloadError, TransferEncodingError, ConnectionError, web.PayloadAccessError):
+            except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
                 raise Invalid("The request broke off before its end") from None
             if not chunk:
                 return
@@ -153,10 +167,15 @@ class Call:
 
     async def go_on(self) -> None:
         """Tell a client that waits for it (Expect: 100-continue) to send its data."""
-        if self.request.headers.get("Expect", "").lower() == "100-continue":
+        expects = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if expects and self.request.version >= HttpVersion11:
             transport = self.request.transport
             if transport is not None:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def client_left(self) -> None:
+        """Wait until the client is gone."""
+        await self.request.protocol.gone.wait()  # type: ignore[attr-defined]  # handlers/wire.py has it
 
     # --- answers -----------------------------------------------------------------------
 
@@ -223,6 +242,17 @@ def must_be(request: web.BaseRequest, media_type: str) -> None:
 
 
 _WORDS: Final[dict[type, str]] = {dict: "object", list: "array"}
+
+
+def _too_deep(document: Any) -> bool:
+    """Whether a JSON document has too many levels; looks at one after the other, never recursing."""
+    level = [document]
+    for _ in range(_MOST_LEVELS):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [item for values in inner for item in values if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _holds_nul(value: Any) -> bool:

@@ -63,9 +63,14 @@ def reason(status: int) -> str:
         return str(status)
 
 
+def printable(text: str) -> str:
+    """The text with bytes of a client's that are no UTF-8 spelt out, so that it can be encoded."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def body(status: int, message: str, accept: str | None) -> tuple[bytes, str]:
     """The body of an error and its content type."""
-    line = reason(status)
+    line, message = reason(status), printable(message)
     title = line.partition(" ")[2]
     match error_form(accept):
         case "json":

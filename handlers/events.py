@@ -10,8 +10,9 @@ that reads too slowly is closed and comes back by its id.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import structlog
@@ -36,6 +37,8 @@ _QUIET: Final = 15.0
 """Seconds of silence after which a comment shows that the line is alive."""
 
 _PAGE: Final = 1000
+
+_MOST_NAMES: Final = 10_000
 
 
 class _Wanted(Struct, frozen=True):
@@ -63,29 +66,28 @@ def _wanted(call: Call) -> _Wanted:
 
 
 async def _page(call: Call, wanted: _Wanted) -> web.StreamResponse:
-    """Up to `limit` matching events after a position, and the position up to which was looked."""
+    """About `limit` matching documents after a position, and the position up to which was looked."""
     after, limit = call.number("after", 0), min(call.number("limit", 100), _PAGE)
-    render = _renderer(call, wanted)
+    renderer = _Renderer(call, wanted)
     found: list[dict[str, Any]] = []
     looked = after
     while len(found) < limit:
         batch = await call.service.log.read_all(looked, _PAGE)
-        for item in batch:
-            documents = await render(item)
+        for position, documents in await renderer.render(batch):
             if found and len(found) + len(documents) > limit:
                 return call.reply({"events": found, "position": looked})
             found += documents
-            looked = item.position
+            looked = position
         if len(batch) < _PAGE:
             break
     return call.reply({"events": found, "position": looked})
 
 
+# --- the stream ----------------------------------------------------------------------------
+
+
 async def _stream(call: Call, wanted: _Wanted) -> web.StreamResponse:
-    last = call.request.headers.get("Last-Event-ID")
-    if last is not None and not last.isdigit():
-        raise Invalid("Last-Event-ID must be the id of an event")
-    start = int(last) if last is not None else call.number("after", await call.service.log.head())
+    start = await _start(call)
     with call.app.follower():
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **call.common_headers}
         response = web.StreamResponse(headers=headers)
@@ -93,72 +95,118 @@ async def _stream(call: Call, wanted: _Wanted) -> web.StreamResponse:
         await response.write(b"retry: 1000\n\n")
         queue: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
         reading = asyncio.create_task(_fill(call, wanted, start, queue))
+        writing = asyncio.create_task(_drain(response, queue))
+        closing = asyncio.create_task(call.app.closing.wait())
+        leaving = asyncio.create_task(call.client_left())
+        tasks = (reading, writing, closing, leaving)
         try:
-            await _drain(response, queue, reading)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reading.cancel()
-            await asyncio.wait({reading})
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception) and not isinstance(outcome, ConnectionError):
+                    log.warning("subscription_failed", reason=str(outcome) or repr(outcome))
+            if call.request.transport is not None:
+                call.request.transport.abort()  # it comes back by its last id, and need not read the rest first
     return response
 
 
+async def _start(call: Call) -> int:
+    """The position after which a subscription begins: what was seen last, what is asked for, or now."""
+    last = call.request.headers.get("Last-Event-ID")
+    if last is not None:
+        if not last.isascii() or not last.isdigit() or len(last) > 18:
+            raise Invalid("Last-Event-ID must be the id of an event")
+        return int(last)
+    return call.number("after", await call.service.log.head())
+
+
 async def _fill(call: Call, wanted: _Wanted, start: int, queue: asyncio.Queue[bytes]) -> None:
-    """Follow the log into the queue; a full queue ends the subscription."""
-    render = _renderer(call, wanted)
+    """Follow the log into the queue; a full queue ends the subscription.
+
+    Only the last document of an event carries its id: who is cut off in between hears all of them again.
+    """
+    renderer = _Renderer(call, wanted)
     async for batch in call.service.feed.follow(start):
-        for item in batch:
-            for document in await render(item):
-                text = f"id: {item.position}\nevent: {document['type']}\ndata: {orjson.dumps(document).decode()}\n\n"
+        for position, documents in await renderer.render(batch):
+            for number, document in enumerate(documents, 1):
+                line = f"id: {position}\n" if number == len(documents) else ""
+                text = f"{line}event: {document['type']}\ndata: {orjson.dumps(document).decode()}\n\n"
                 try:
                     queue.put_nowait(text.encode())
                 except asyncio.QueueFull:
-                    log.info("follower_too_slow", position=item.position)
+                    log.info("follower_too_slow", position=position)
                     return
 
 
-async def _drain(response: web.StreamResponse, queue: asyncio.Queue[bytes], reading: asyncio.Task[None]) -> None:
+async def _drain(response: web.StreamResponse, queue: asyncio.Queue[bytes]) -> None:
+    """Send what waits, all at once."""
     while True:
         try:
-            text = await asyncio.wait_for(queue.get(), _QUIET if not reading.done() else 0.1)
+            async with asyncio.timeout(_QUIET):
+                parts = [await queue.get()]
         except TimeoutError:
-            if reading.done():
-                return
-            text = b": still here\n\n"
+            parts = [b": still here\n\n"]
+        while not queue.empty():
+            parts.append(queue.get_nowait())
+        await response.write(b"".join(parts))
+
+
+# --- documents -----------------------------------------------------------------------------
+
+
+class _Renderer:
+    """From events to the documents that a subscriber gets for them."""
+
+    def __init__(self, call: Call, wanted: _Wanted) -> None:
+        self._service = call.service
+        self._wanted = wanted
+        self._stream = stream_of(wanted.image) if wanted.image is not None else None
+        self._states = States(call.service.log, 2000)
+        self._names: dict[UUID, str] = {}
+
+    async def render(self, batch: Sequence[Recorded]) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Position and documents of each event in turn."""
+        await self._learn({item.stream for item in batch if self._concerned(item)})
+        return [(item.position, await self._documents(item) if self._concerned(item) else []) for item in batch]
+
+    def _concerned(self, item: Recorded) -> bool:
+        return self._wanted.image is None or item.stream == self._stream
+
+    async def _learn(self, streams: set[UUID]) -> None:
+        """Image ids as their makers wrote them."""
+        if len(self._names) > _MOST_NAMES:
+            self._names.clear()
+        unknown = streams - self._names.keys()
+        if unknown:
+            self._names.update(await self._service.queries.image_ids(unknown))
+
+    async def _documents(self, item: Recorded) -> list[dict[str, Any]]:
+        image_id = self._names.get(item.stream, str(item.stream))
+        if self._wanted.image not in (None, image_id):
+            return []
+        if self._wanted.view == "events":
+            documents = [{**as_seen_by(item, None), "stream": str(item.stream), "image_id": image_id}]
+        else:
+            documents = await self._notifications(item, image_id)
+        return [document for document in documents if not self._wanted.types or document["type"] in self._wanted.types]
+
+    async def _notifications(self, item: Recorded, image_id: str) -> list[dict[str, Any]]:
         try:
-            await response.write(text)
-        except (ConnectionError, RuntimeError):
-            return
-
-
-Render = Callable[[Recorded], Awaitable[Sequence[dict[str, Any]]]]
-
-
-def _renderer(call: Call, wanted: _Wanted) -> Render:
-    """From an event to the documents a subscriber gets for it."""
-    states = States(call.service.log, 2000)
-    only = stream_of(wanted.image) if wanted.image else None
-    publisher = call.service.settings.default.default_publisher_id
-
-    async def as_event(item: Recorded) -> Sequence[dict[str, Any]]:
-        if only is not None and item.stream != only:
-            return ()
-        document = {**as_seen_by(item, None), "stream": str(item.stream), "image_id": wanted.image or str(item.stream)}
-        return (document,) if not wanted.types or document["type"] in wanted.types else ()
-
-    async def as_notifications(item: Recorded) -> Sequence[dict[str, Any]]:
-        if only is not None and item.stream != only:
-            return ()
-        try:
-            before, after = await states.around(item)
+            before, after = await self._states.around(item)
         except UnknownEvent:
-            return ()
-        messages = notifications(item, before, after)
+            return []
+        publisher = self._service.settings.default.default_publisher_id
         return [
-            {"type": m.event_type, "position": m.position, "image_id": m.image_id, **envelope(m, publisher)}
-            for m in messages
-            if not wanted.types or m.event_type in wanted.types
+            {
+                "type": message.event_type,
+                "position": item.position,
+                "image_id": image_id,
+                **envelope(message, publisher),
+            }
+            for message in notifications(item, before, after)
         ]
-
-    return as_notifications if wanted.view == "notifications" else as_event
 
 
 ROUTES: Final = (

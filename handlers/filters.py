@@ -154,7 +154,7 @@ class _Filters:
             raise Invalid(f"The operator in cannot be used with the filter {name}")
         at = _instant(name, rest)
         whole = at.replace(microsecond=0)
-        following = whole + timedelta(seconds=1)
+        following = _next_second(whole)
         exact = at == whole
         match operator:
             case "gt":
@@ -232,6 +232,14 @@ def _instant(name: str, text: str) -> datetime:
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except OverflowError:
         raise Invalid(f"The filter {name} needs a time that exists, not '{text}'") from None
+
+
+def _next_second(at: datetime) -> datetime:
+    """One second later, or the end of time."""
+    try:
+        return at + timedelta(seconds=1)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _limit(text: str | None, default: int, most: int) -> int:

@@ -38,7 +38,8 @@ async def alive(request: web.BaseRequest, service: Service) -> web.Response:
 async def ready(request: web.BaseRequest, service: Service) -> web.Response:
     """`/readyz`: the database answers, so requests can be served."""
     try:
-        await asyncio.wait_for(service.database.fetchval("SELECT 1"), 2)
+        async with asyncio.timeout(2):
+            await service.database.fetchval("SELECT 1")
     except (Unavailable, TimeoutError):
         return web.Response(status=503, text="the database is not available\n", headers={"Retry-After": "2"})
     return web.Response(text="ok\n")

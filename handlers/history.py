@@ -15,6 +15,9 @@ from kernel.events import Unrecognised
 from kernel.ids import stream_of
 from kernel.recorded import IMAGE, Recorded
 
+_MOST: Final = 2**31 - 1
+"""Versions of a stream end here."""
+
 
 async def history(call: Call) -> StreamResponse:
     """`GET /ops/v1/images/{image_id}/history`: oldest first; `after` and `limit` page through it.
@@ -29,32 +32,55 @@ async def history(call: Call) -> StreamResponse:
     admin = call.may("ops_read")
     if stream is None or not image.exists or not (admin or (own and call.sees(image))):
         raise NotFound(f"No image found with ID {image_id}")
-    after, limit = call.number("after", 0), min(call.number("limit", 500), 1000)
-    events = await call.service.log.read_stream(IMAGE, stream, after, max(limit, 1))
+    after, limit = min(call.number("after", 0), _MOST), min(call.number("limit", 500), 1000)
+    events = await call.service.log.read_stream(IMAGE, stream, after, limit)
     project = None if admin else call.actor.project_id
     document: dict[str, Any] = {"image_id": image_id, "events": [as_seen_by(item, project) for item in events]}
-    if len(events) == limit:
+    if events and len(events) == limit:
         document["next"] = f"/ops/v1/images/{image_id}/history?after={events[-1].version}&limit={limit}"
     return call.reply(document)
 
 
 def as_seen_by(item: Recorded, project: str | None) -> dict[str, Any]:
-    """An event as JSON; for a member of a project, other projects' actors are only 'someone else'."""
+    """An event as JSON; a member of a project is told of other projects' actors only that there was someone else.
+
+    Nor is a member told where bytes lie.
+    """
     event = item.event
     known = not isinstance(event, Unrecognised)
     meta = to_builtins(item.meta)
+    data = to_builtins(event) if known else None
     if project is not None and item.meta.by.project != project:
         meta["by"] = {"user": "someone else"}
         meta.pop("request", None)
+    if project is not None and data is not None:
+        data = _without_places(data)
     return {
         "position": item.position,
         "version": item.version,
         "event_id": str(item.event_id),
         "type": type_of(event) if known else event.type,  # type: ignore[arg-type, union-attr]
         "at": meta.pop("at"),
-        "data": to_builtins(event) if known else None,
+        "data": data,
         "meta": meta,
     }
+
+
+def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+    """What an event says, without the addresses of bytes inside this service."""
+    kept = {name: value for name, value in data.items() if name not in ("url", "kept")}
+    for name in ("blob", "location"):
+        if isinstance(kept.get(name), dict):
+            kept[name] = _unplaced(kept[name])
+    if "locations" in kept:
+        kept["locations"] = [_unplaced(location) for location in kept["locations"]]
+    if "blobs" in kept:
+        kept["blobs"] = [{"store": store} for store, _ in kept["blobs"]]
+    return kept
+
+
+def _unplaced(blob: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in blob.items() if name not in ("url", "identity", "node")}
 
 
 ROUTES: Final = (

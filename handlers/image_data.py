@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 from aiohttp import web
 
 from handlers.call import Call, must_be
-from handlers.ranges import Span, requested
+from handlers.ranges import Span, count, requested
 from handlers.routing import Route
 from handlers.sendfile import enlarge, send_file
-from kernel.decide import check_unlocked
+from kernel.decide import check_unlocked, missing_formats
 from kernel.errors import EntrepotError, Forbidden, Invalid, NotFound, StoreReadOnly, TooLarge
 from kernel.events import ImageSent
 from kernel.ids import stream_of
@@ -42,10 +41,9 @@ async def stage(call: Call) -> web.StreamResponse:
     def guard(image: Image) -> None:
         authorised(image)
         check_unlocked(image)
+        if image.status == "queued":
+            _check_cap(declared, settings.image_size_cap)
 
-    if declared is not None and declared > settings.image_size_cap:
-        guard(await call.service.queries.image(image_id))
-        raise _over_cap(declared, settings.image_size_cap)
     with call.busy():
         await call.service.transfers.stage(
             image_id, call.chunks(), context=call.context, guard=guard, declared=declared, accepted=call.go_on
@@ -59,18 +57,23 @@ async def upload(call: Call) -> web.StreamResponse:
     must_be(call.request, _OCTETS)
     declared = _declared(call)
     backend = _backend(call)
-    guard = call.guard(image_id, "upload_image")
+    authorised = call.guard(image_id, "upload_image")
     cap = call.service.settings.default.image_size_cap
-    if declared is not None and declared > cap:
-        guard(await call.service.queries.image(image_id))
-        raise _over_cap(declared, cap)
+
+    def guard(image: Image) -> None:
+        authorised(image)
+        if image.status == "queued" and not missing_formats(image):
+            if backend.read_only:
+                raise StoreReadOnly(backend.name)
+            _check_cap(declared, cap)
+
     with call.busy():
         await call.service.transfers.upload(
             image_id,
             backend,
             call.chunks(),
             context=call.context,
-            guard=_writable(backend, guard),
+            guard=guard,
             declared=declared,
             accepted=call.go_on,
         )
@@ -103,11 +106,13 @@ def _declared(call: Call) -> int | None:
         return call.request.content_length
     if not text.isascii() or not text.isdigit():
         raise Invalid(f"x-openstack-image-size must be a number of bytes, not '{text}'")
-    return int(text) or None
+    return count(text) or None
 
 
-def _over_cap(size: int, cap: int) -> TooLarge:
-    return TooLarge(f"Image data of {size} bytes exceeds the limit of {cap} bytes")
+def _check_cap(declared: int | None, cap: int) -> None:
+    """Refuse what is announced to be too large; judged last, when nothing else stands against the data."""
+    if declared is not None and declared > cap:
+        raise TooLarge(f"The image data announced exceeds the limit of {cap} bytes")
 
 
 def _backend(call: Call) -> Backend:
@@ -117,15 +122,6 @@ def _backend(call: Call) -> Backend:
     if name is not None and name not in site.backends:
         raise Invalid(f"Store for identifier {name} not found")
     return site.backends[name or site.default]
-
-
-def _writable(backend: Backend, guard: Callable[[Image], None]) -> Callable[[Image], None]:
-    def check(image: Image) -> None:
-        guard(image)
-        if backend.read_only and image.status == "queued":
-            raise StoreReadOnly(backend.name)
-
-    return check
 
 
 def _preferred(call: Call, image: Image) -> list[str]:
@@ -177,9 +173,12 @@ async def _body(call: Call, copy: Copy, span: Span, response: web.StreamResponse
         sent = await send_file(request, response, path, span.first, span.length)
     else:
         sent = 0
-        async for chunk in copy.read(span.first, span.length):
-            await response.write(chunk)
-            sent += len(chunk)
+        try:
+            async for chunk in copy.read(span.first, span.length):
+                await response.write(chunk)
+                sent += len(chunk)
+        except (EntrepotError, ConnectionError) as error:
+            log.warning("download_broke_off", image_id=call.parameters["image_id"], sent=sent, reason=str(error))
     if sent != span.length:
         _break_off(request)
     return sent

@@ -9,18 +9,19 @@ from pydantic import BaseModel, ValidationError
 
 from handlers import views
 from handlers.call import Call
-from handlers.masking import masked
 from handlers.routing import Route
 from handlers.schemas import ImportBody, describe, validated
 from handlers.store_choice import choose
 from kernel import commands as c
 from kernel import events as e
+from kernel.context import Actor
 from kernel.decide import check_importable, check_unlocked
 from kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from kernel.extend import ImportMethod
 from kernel.handle import Guard
 from kernel.ids import new_id, stream_of
 from kernel.image import Image
+from kernel.masking import masked
 
 
 async def import_image(call: Call) -> StreamResponse:
@@ -44,12 +45,14 @@ async def import_image(call: Call) -> StreamResponse:
         return call.empty(202)
     if method.admit is not None:
         await method.admit(options, call.service.site.configs.get(f"method:{method.name}"))
-    request = _request(call, method, options, document, choice.stores, body)
+    recorded, secrets = split_secrets(method, options, call.actor)
+    request = _request(call, method, recorded, document, choice.stores, body, secret=bool(secrets))
     await call.service.commands.handle(
         image_id,
         c.RequestImport(needs=method.needs, request=request),
         context=call.context,
         guard=guard,
+        secrets=call.service.vault.seal(secrets),
     )
     return call.empty(202)
 
@@ -89,6 +92,13 @@ def _options(method: ImportMethod, document: dict[str, Any]) -> BaseModel:
         raise Invalid(f"method.{describe(error)}") from None
 
 
+def split_secrets(method: ImportMethod, options: BaseModel, actor: Actor) -> tuple[dict[str, Any], dict[str, str]]:
+    """What of a method's options may be recorded, and what is kept secret."""
+    if method.secrets is not None:
+        return method.secrets(options, actor)
+    return options.model_dump(exclude_none=True), {}
+
+
 def _importable(call: Call, image_id: str, method: ImportMethod, options: BaseModel) -> Guard:
     """Checks 7 to 15: the order decides what a caller who fails several of them is told."""
 
@@ -110,10 +120,12 @@ def _importable(call: Call, image_id: str, method: ImportMethod, options: BaseMo
 def _request(
     call: Call,
     method: ImportMethod,
-    options: BaseModel,
+    options: dict[str, Any],
     document: dict[str, Any],
     stores: tuple[str, ...],
     body: ImportBody,
+    *,
+    secret: bool,
 ) -> e.ImportRequested:
     """The import with everything resolved, so that neither a restart nor a replay asks the configuration again."""
     site, settings = call.service.site, call.service.settings
@@ -121,13 +133,14 @@ def _request(
         task_id=str(new_id()),
         method=method.name,
         request=masked(document),
-        options=options.model_dump(exclude_none=True),
+        options=options,
         stores=stores,
         multi=site.multi,
         must_succeed=body.all_stores_must_succeed if site.multi else True,
         parallel=1 if method.copies else settings.image_import_opts.max_parallel_stores,
         steps=() if method.copies else tuple(site.steps),
         fetches=method.open is not None,
+        secret=secret,
         copies=method.copies,
         inspects=not method.copies,
         describes=method.describe is not None,

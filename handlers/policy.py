@@ -35,15 +35,15 @@ class Policy:
 
     def allowed(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule passes for the caller on a target; by default his own project."""
-        if actor.system_scope or (actor.domain_id and not actor.project_id):
-            return False  # every rule here is about projects
+        if _out_of_scope(actor):
+            return False
         wanted = target if target is not None else {"project_id": actor.project_id}
         check = self._rules.get(rule)
         return bool(check is not None and check(wanted, credentials(actor), self._asker, rule))
 
     def allowed_image(self, actor: Actor, rule: str, image: Image) -> bool:
         """Whether the rule passes for the caller on an image that he can see."""
-        if rule == "get_image" and self._plain and "reader" in actor.roles and not actor.system_scope:
+        if rule == "get_image" and self._plain and "reader" in actor.roles and not _out_of_scope(actor):
             return True
         return self.allowed(actor, rule, image_target(actor, image))
 
@@ -53,6 +53,11 @@ class Policy:
 
     def _is_admin(self, actor: Actor) -> bool:
         return self.allowed(actor, "context_is_admin")
+
+
+def _out_of_scope(actor: Actor) -> bool:
+    """Whether the caller acts for a system or a domain: every rule here is about projects."""
+    return bool(actor.system_scope or (actor.domain_id and not actor.project_id))
 
 
 @lru_cache(maxsize=4096)

@@ -9,8 +9,17 @@ from msgspec import Struct
 
 from handlers.errors import HttpError
 
-_RANGE: Final = re.compile(r"bytes=\s*(\d*)\s*-\s*(\d*)\s*")
-_CONTENT_RANGE: Final = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
+_RANGE: Final = re.compile(r"bytes=\s*([0-9]*)\s*-\s*([0-9]*)\s*")
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+([0-9]+)-([0-9]+)/([0-9]+|\*)\s*")
+
+_ENDLESS: Final = 1 << 62
+"""More bytes than there are; stands for every number that is longer still."""
+
+
+def count(digits: str) -> int:
+    """The number that decimal digits stand for, however many a client sends."""
+    significant = digits.lstrip("0")
+    return int(significant or "0") if len(significant) <= 18 else _ENDLESS
 
 
 class Span(Struct, frozen=True):
@@ -46,11 +55,11 @@ def _range(header: str, size: int) -> Span:
         raise _unsatisfiable(size)
     first, last = match.groups()
     if not first:
-        length = int(last)
+        length = count(last)
         if length == 0:
             raise _unsatisfiable(size)
         return _span(max(size - length, 0), size - 1, size)
-    return _span(int(first), min(int(last), size - 1) if last else size - 1, size)
+    return _span(count(first), min(count(last), size - 1) if last else size - 1, size)
 
 
 def _content_range(header: str, size: int) -> Span:
@@ -58,7 +67,7 @@ def _content_range(header: str, size: int) -> Span:
     match = _CONTENT_RANGE.fullmatch(header.strip())
     if match is None:
         raise _unsatisfiable(size)
-    first, last = int(match[1]), int(match[2])
+    first, last = count(match[1]), count(match[2])
     if match[3] == "*" and last >= size:
         raise _unsatisfiable(size)
     return _span(first, min(last, size - 1), size)

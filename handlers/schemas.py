@@ -66,14 +66,14 @@ class ImageBody(BaseModel):
     min_disk: Count = 0
     min_ram: Count = 0
     tags: list[Text255] = Field(default=[])
-    status: Status | None = None
+    status: Status = "queued"
     size: Size | None = None
     virtual_size: Size | None = None
     checksum: Annotated[str, StringConstraints(max_length=32)] | None = None
     os_hash_algo: Annotated[str, StringConstraints(max_length=64)] | None = None
     os_hash_value: Annotated[str, StringConstraints(max_length=128)] | None = None
-    created_at: str | None = None
-    updated_at: str | None = None
+    created_at: str = ""
+    updated_at: str = ""
     locations: list[dict[str, Any]] | None = None
 
 

@@ -38,6 +38,8 @@ async def send_file(
     if transport is None or sock is None or transport.get_extra_info("sslcontext") is not None:
         return await _copy(response, path, offset, length)
     await _flushed(transport)
+    if transport.is_closing():
+        return 0
     loop = asyncio.get_running_loop()
     file = await loop.run_in_executor(_POOL, os.open, path, os.O_RDONLY | os.O_CLOEXEC)
     out = os.dup(sock.fileno())
@@ -48,7 +50,7 @@ async def send_file(
             sent += moved
             if sent < length and not await _writable(loop, out):
                 break
-    except (ConnectionError, BrokenPipeError):
+    except ConnectionError:
         transport.abort()
     finally:
         os.close(out)
@@ -69,7 +71,13 @@ def _pump(out: int, file: int, offset: int, length: int) -> int:
             if not poll.poll(_PATIENCE * 1000):
                 break
             continue
+        except ConnectionError:
+            if sent:
+                break  # the next call finds the client gone, too; until then these bytes count
+            raise
         if moved == 0:
+            if sent:
+                break
             raise ConnectionError("the file is shorter than it was")
         sent += moved
     return sent
@@ -80,7 +88,8 @@ async def _writable(loop: asyncio.AbstractEventLoop, out: int) -> bool:
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(out, _mark, ready)
     try:
-        await asyncio.wait_for(ready, _STALLED)
+        async with asyncio.timeout(_STALLED):
+            await ready
     except TimeoutError:
         return False
     finally:
