@@ -32,6 +32,7 @@ TASKS_STORE: Final = "os_glance_tasks_store"
 
 _PLACES: Final = ("/etc/entrepot", "/etc/glance")
 _ENVIRONMENT: Final = re.compile(r"ENTREPOT_([A-Z0-9_]+?)__([A-Z0-9_]+)")
+_DELIMITER: Final = re.compile("[:=]")
 _STORE_OPTIONS: Final = frozenset({"store_description", "weight"})
 
 Raw = dict[str, dict[str, str]]
@@ -44,6 +45,14 @@ class _Reader(iniparser.BaseParser):
         super().__init__()
         self.section = "DEFAULT"
         self.found: Raw = {}
+
+    def _split_key_value(self, line: str) -> tuple[str, list[str]]:
+        """The parser drops quotes around a value; those of `"a":"b","c":"d"` are not around it."""
+        key, (value,) = super()._split_key_value(line)
+        written = _DELIMITER.split(line, maxsplit=1)[1].strip()
+        if value != written and re.search(rf"{written[0]}\s*[,:]", value):
+            value = written
+        return key, [value]
 
     def new_section(self, section: str) -> None:
         self.section = section
@@ -94,7 +103,7 @@ def read(path: Path) -> Raw:
 def unused(settings: Settings, registry: Registry) -> list[str]:
     """`[section] option` of everything that was set and means nothing here."""
     known = {name: set(model.model_fields) for name, model in SECTIONS.items()}
-    for section, model in _extension_sections(settings, registry):
+    for section, model in extension_sections(settings, registry):
         known.setdefault(section, set()).update(model.model_fields)
     for store in (*settings.default.enabled_backends, "glance_store"):
         known.setdefault(store, set()).update(_STORE_OPTIONS)
@@ -219,7 +228,8 @@ def _written(model: type[BaseModel], options: Mapping[str, str]) -> dict[str, st
     return kept
 
 
-def _extension_sections(settings: Settings, registry: Registry) -> Iterable[tuple[str, type[BaseModel]]]:
+def extension_sections(settings: Settings, registry: Registry) -> Iterable[tuple[str, type[BaseModel]]]:
+    """Sections that belong to extensions, with the models of their options; one may come several times."""
     backends = settings.default.enabled_backends or {"glance_store": settings.glance_store.default_store}
     for name, driver in backends.items():
         if driver in registry.stores:

@@ -64,6 +64,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 _SECONDS_BETWEEN_LOOKS: Final = 0.01
 _SECONDS_BETWEEN_STARTS: Final = 0.1
 _STARTS: Final = 3
+_LOOKS_TO_BE_SURE: Final = 10
 _SSL_REQUEST: Final = b"\0\0\0\x08\x04\xd2\x16\x2f"
 _SOCKET_PATH_BYTES: Final = 103  # of 108, as other systems allow less
 _SHORT_PLACE: Final = Path("/tmp")  # noqa: S108 - the same whatever TMPDIR says; `_make_private` looks who was there
@@ -181,6 +182,18 @@ class EmbeddedPostgres:
         with self._share:
             self._share = None
             self._lives()
+
+    def leave(self, timeout: float = 30) -> bool:
+        """Release, and see the server ended unless others use it; whether it has."""
+        self.release()
+        deadline = time.monotonic() + timeout
+        in_use = 0
+        while self._lives():
+            with _opened(self.root / "users.lock") as users:
+                in_use = in_use + 1 if _locks(users, fcntl.LOCK_SH) else 0  # the keeper locks it before it stops
+            if in_use >= _LOOKS_TO_BE_SURE or _overdue(deadline):
+                return False
+        return True
 
     def wait_stopped(self, timeout: float = 30) -> bool:
         """Whether the server ended in time; it stays as long as others use it."""

@@ -40,5 +40,15 @@ def configure(level: str = "info", *, as_json: bool | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
 
 
+def quiet() -> None:
+    """For commands other than `serve`: nothing but errors, and those on stderr, where they spoil no output."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.LogfmtRenderer(key_order=["event"])],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.lastResort = None
+
+
 def _dumps(document: Any, **_: Any) -> bytes:
     return orjson.dumps(document, default=str)
