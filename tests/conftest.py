@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import services
 from tests.support.postgres import Server, docker_answers, server
 
 
@@ -109,3 +110,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     left_out = session.config.stash.get(_LEFT_OUT, {})
     if os.environ.get("ENTREPOT_TEST_ALL") and any(name != "docker" for name in left_out):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure() -> None:
+    services.stop()

@@ -285,3 +285,18 @@ async def test_nothing_of_another_deployment_is_listed_or_removed(driver: StoreD
     await within(asyncio.wait({writing}))
     await ours.close()
     await theirs.close()
+
+
+async def test_a_directory_at_a_reserved_path_goes_with_all_that_is_in_it(staged: Staged) -> None:
+    """Somebody's workshop: a sweep knows it by its name, and removes it whole."""
+    name = a_name(step="scratch", epoch=3)
+    path = await staged.store.reserve(name)
+    (path / "deep").mkdir(parents=True)
+    (path / "deep" / "file").write_bytes(b"x")
+    assert [(left.name, left.epoch) for left in await staged.store.leftovers(name.partition("/")[0] + "/")] == [
+        (name, 3)
+    ]
+    await staged.store.remove(name)
+    assert not path.exists()
+    await staged.store.remove(name)
+    assert staged.path.read_bytes() == DATA

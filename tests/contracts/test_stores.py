@@ -12,7 +12,18 @@ import pytest
 
 from kernel.errors import BlobMissing, Corrupt, StoreError, StoreReadOnly
 from kernel.extend import Leftover, Store, StoreDriver
-from tests.support.stores import Stuck, a_name, chunks, connected, digest, discovered, everything, failing, within
+from tests.support.stores import (
+    Stuck,
+    a_name,
+    chunks,
+    connected,
+    digest,
+    discovered,
+    everything,
+    failing,
+    turns,
+    within,
+)
 
 MIB = 1 << 20
 DRIVERS = discovered()
@@ -57,7 +68,7 @@ async def mebibytes(count: int) -> AsyncIterator[bytes]:
 
 
 def test_every_driver_in_the_box_is_held_to_the_contract() -> None:
-    assert {"file", "http", "memory"} <= {driver.name for driver in DRIVERS}
+    assert {"file", "http", "memory", "s3"} <= {driver.name for driver in DRIVERS}
     assert len({driver.name for driver in DRIVERS}) == len(DRIVERS)
 
 
@@ -197,12 +208,9 @@ async def test_a_cancelled_write_leaves_nothing(store: Store, parts: int) -> Non
 
 
 async def test_a_write_can_be_cancelled_at_any_moment(store: Store) -> None:
-    for turns in range(60):
+    for count in range(60):
         writing = asyncio.create_task(store.put(a_name(), mebibytes(2)))
-        for _ in range(turns):
-            turn = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(turn.set_result, None)
-            await turn
+        await turns(count)
         writing.cancel()
         await within(asyncio.wait({writing}))
         if writing.cancelled():

@@ -17,10 +17,8 @@ from tests.faults.story import STORIES, Client, Story
 from tests.faults.world import World
 from tests.support.nodes import Node
 
-LATER = frozenset(
-    {"fetched", "step done", "before DataFetched", "after DataFetched", "before StepCompleted", "after StepCompleted"}
-)
-"""Marks that only methods and plugins of later chapters reach."""
+LATER = frozenset({"fetched", "before DataFetched", "after DataFetched"})
+"""Marks that only methods of later chapters reach."""
 
 
 def points() -> list[str]:

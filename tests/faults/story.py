@@ -7,6 +7,7 @@ state counts, as a real client's retry would have it.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import io
 import time
@@ -88,6 +89,7 @@ class Story:
         self.client = client
         self.id = str(uuid4())
         self.content = hashlib.shake_128(self.id.encode()).digest(size)
+        self.sent = self.content
         self.ended = False
 
     async def create(self, **attributes: Any) -> None:
@@ -112,7 +114,7 @@ class Story:
         raise AssertionError(f"{self.id} never got there: {seen}")
 
     async def stage(self) -> None:
-        await self.client.once("PUT", f"/v2/images/{self.id}/stage", self.content, OCTETS)
+        await self.client.once("PUT", f"/v2/images/{self.id}/stage", self.sent, OCTETS)
 
     async def ask_import(self, **body: Any) -> None:
         document = {"method": {"name": "glance-direct"}, **body}
@@ -233,6 +235,14 @@ async def data_that_is_refused(story: Story) -> None:
     await story.delete()
 
 
+async def unpacked_on_the_way(story: Story) -> None:
+    """What is staged is an archive; what is stored is what was in it."""
+    story.sent = gzip.compress(story.content)
+    await story.create()
+    await story.import_to(["fast", "cheap"])
+    await story.verify()
+
+
 STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "three stores": three_stores,
     "imported and deleted": imported_and_deleted,
@@ -240,4 +250,5 @@ STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "refused transfers": refused_transfers,
     "a store that fails": a_store_that_fails,
     "data that is refused": data_that_is_refused,
+    "unpacked on the way": unpacked_on_the_way,
 }

@@ -24,12 +24,14 @@ KILLED = (
     "staged",
     "before DataUploaded",
     "after ImportStarted",
+    "step done",
+    "after StepCompleted",
     "stored",
     "before StoreFailed",
     "before ImportCompleted",
     "deleted",
 )
-STOPPED = ("staged", "storing begins", "before StoreSucceeded")
+STOPPED = ("staged", "step done", "storing begins", "before StoreSucceeded")
 
 
 @pytest.fixture

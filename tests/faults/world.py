@@ -38,6 +38,8 @@ def configuration(directory: Path, lease_seconds: float = 1.0, **sections: str) 
         "[entrepot]",
         "sinks = log",
         "body_timeout = 5",
+        "[image_import_opts]",
+        "image_import_plugins = [image_decompression]",
     ]
     for store in STORES:
         lines += [f"[{store}]", f"filesystem_store_datadir = {directory}/{store}"]

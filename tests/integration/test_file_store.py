@@ -42,7 +42,6 @@ async def test_everything_lies_in_a_directory_of_ours_spread_over_shards(tmp_pat
     path = tmp_path / f"var/images/entrepot-{deployment}/ab/7d3f0c1a-0000-4000-8000-0000000000AB@att-1@store.x.3"
     assert stored.url == f"file://{path}"
     assert path.read_bytes() == b"x"
-    assert stored.url == store.url("7d3f0c1a-0000-4000-8000-0000000000AB/att-1/store.x.3")
     assert await everything(store.read(stored.url.replace("file:", "filesystem:"))) == b"x"
     assert len(list(path.parents[1].iterdir())) == 256
     await store.close()
@@ -54,6 +53,19 @@ async def test_operators_are_told_what_glance_tells_them(tmp_path: Path) -> None
     )
     assert store.properties == {"data_dir": str(tmp_path), "chunk_size": 4096, "thin_provisioning": True}
     await store.close()
+
+
+async def test_a_taken_name_is_refused_before_the_source_is_asked_for_anything(store: FileStore) -> None:
+    name, asked = a_name(), []
+
+    async def source() -> AsyncIterator[bytes]:
+        asked.append(1)
+        yield b"x"
+
+    await store.put(name, chunks(b"x"))
+    with pytest.raises(errors.StoreError):
+        await store.put(name, source())
+    assert not asked
 
 
 @pytest.mark.parametrize(
@@ -116,13 +128,13 @@ async def test_a_write_lasts_at_the_price_of_one_fsync_for_the_file_and_one_for_
     name = a_name()
     stored = await staging.put(name, chunks(b"x" * 20 * MIB))
     path, identity = staging.path(stored.url), await staging.identify(stored.url)
-    await store.adopt(name, path, identity)
-    (await staging.reserve(sealed := a_name())).write_bytes(b"converted")
-    await staging.seal(sealed)
+    adopted = await store.adopt(name, path, identity)
+    assert adopted
+    (converted := await staging.reserve(output := a_name())).write_bytes(b"converted")
+    await staging.seal(output)
     await staging.remove(name)
-    image, shard = store.path(store.url(name)), staging.path(staging.url(sealed)).parent
-    expected = [f"{path}.part", str(path.parent), str(image.parent), f"{staging.path(staging.url(sealed))}.part"]
-    assert synced == ([*expected, str(shard), str(path.parent)] if fsync else [])
+    expected = [f"{path}.part", path.parent, store.path(adopted.url).parent, converted, converted.parent, path.parent]
+    assert synced == ([str(place) for place in expected] if fsync else [])
     await staging.close()
     await store.close()
 
@@ -188,6 +200,7 @@ SPARSE = [
     [b"a", b"\0" * (2 * MIB), b"b"],
     [b"a" * 70_000, b"\0" * 1_000_001, b"b" * 3, b"\0" * 5],
     [bytes(65536) + b"x" * 65536] * 20,
+    [b"a" * (MIB + 4096), bytes(61440) + (b"x" * 65536 + bytes(65536)) * 10],
 ]
 
 

@@ -159,6 +159,16 @@ async def test_a_server_that_refuses_head_is_asked_for_one_byte(store: HttpStore
         assert await store.size(url) == (1234567 if ranges else 1000)
 
 
+async def test_one_byte_of_an_empty_object_cannot_be_had_and_that_tells_its_size(store: HttpStore) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return web.Response(status=405)
+        return web.Response(status=416, headers={"Content-Range": "bytes */0"})
+
+    async with serving(handler) as url:
+        assert await store.size(url) == 0
+
+
 async def test_a_length_that_nobody_tells_is_not_guessed(store: HttpStore) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.method == "HEAD":

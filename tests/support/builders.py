@@ -81,7 +81,7 @@ def requested(*stores: str, **more: Any) -> e.ImportRequested:
 
 def copying(*stores: str, **more: Any) -> e.ImportRequested:
     """A copy of an active image to further stores."""
-    fields = {"method": "copy-image", "copies": True, "fetches": True, "inspects": False, **more}
+    fields = {"method": "copy-image", "copies": True, "inspects": False, **more}
     return requested(*(stores or ("b",)), **fields)
 
 

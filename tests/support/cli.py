@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -10,8 +13,14 @@ from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import orjson
+import pytest
+import structlog
+
+from ops.cli import main
+from ops.commands import terminal
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0
@@ -74,6 +83,27 @@ def entrepot(*arguments: object, stdout: int = subprocess.PIPE, **variables: str
         cwd=CHECKOUT,
     )
     return Ran(done.returncode, done.stdout or "", done.stderr)
+
+
+def here(*arguments: object, **variables: str) -> Ran:
+    """The same command inside this process: for variations of what was run for real, as starting takes longest."""
+    out, err = io.StringIO(), io.StringIO()
+    logging_before = structlog.get_config(), logging.lastResort
+    terminal.out.width = terminal.err.width = 240
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["entrepot", *map(str, arguments)]),
+            mock.patch.dict(os.environ, environment(**variables), clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as left,
+        ):
+            main()
+    finally:
+        structlog.configure(**logging_before[0])
+        logging.lastResort = logging_before[1]
+    assert isinstance(left.value.code, int)
+    return Ran(left.value.code, out.getvalue(), err.getvalue())
 
 
 async def started(*arguments: object, **variables: str) -> Process:

@@ -16,6 +16,8 @@ class FaultyStore(MemoryStore):
         super().__init__(name)
         self._unreadable: tuple[int, Exception] | None = None
         self._undeletable: Exception | None = None
+        self.deletions = 0
+        """How often somebody tried to delete something."""
 
     @classmethod
     async def connect(cls, config: NoConfig, site: StoreSite) -> MemoryStore:
@@ -34,14 +36,14 @@ class FaultyStore(MemoryStore):
         async for piece in super().read(url, offset, length):
             if self._unreadable is not None:
                 after, error = self._unreadable
-                piece = piece[: max(0, after - gone_out)]
-                if piece:
-                    yield piece
-                raise error
+                if gone_out + len(piece) > after:
+                    yield piece[: after - gone_out]
+                    raise error
             gone_out += len(piece)
             yield piece
 
     async def delete(self, url: str) -> None:
+        self.deletions += 1
         if self._undeletable is not None:
             raise self._undeletable
         await super().delete(url)

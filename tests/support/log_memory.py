@@ -101,7 +101,7 @@ class MemoryLog:
 
     def _check_free(self, stream: UUID, take: Take) -> None:
         lease = self.leases.get(stream)
-        if lease is None or (lease.owner == take.owner and lease.epoch == take.epoch):
+        if lease is None or (lease.owner, lease.epoch, lease.yielding) == (take.owner, take.epoch, take.yielding):
             return
         alive = lease.until is not None and lease.until > self.clock.now()
         if lease.epoch >= take.epoch or (alive and not lease.yielding):

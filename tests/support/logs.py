@@ -27,9 +27,11 @@ Answer = Receipt | EntrepotError
 class Bench(Protocol):
     """A log under test, and what it wrote beside the events."""
 
-    log: EventLog
     handed: list[Recorded]
     """What was handed over as committed, in the order of handing over."""
+
+    @property
+    def log(self) -> EventLog: ...
 
     async def usage(self) -> dict[tuple[str, str], int]: ...
 

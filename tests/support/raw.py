@@ -61,7 +61,7 @@ class Wire:
         async with asyncio.timeout(DEADLINE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
-            _, status, reason = (first.split(" ", 2) + [""])[:3]
+            _, status, reason = [*first.split(" ", 2), ""][:3]
             headers = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
             answer = Answer(int(status), reason, headers, b"")
             data = await self._body(answer) if body else b""

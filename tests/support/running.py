@@ -59,7 +59,7 @@ class Site:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> ClientResponse:
-        """A request below /v2 (or anywhere, for a path with a leading double slash); JSON errors unless asked otherwise."""
+        """A request below /v2, or anywhere for a path with two leading slashes; JSON errors unless asked otherwise."""
         sent = {"Accept": "application/json", **identities.headers(who), **(headers or {})}
         if json is not None:
             data = orjson.dumps(json)

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+
 from kernel.errors import StoreError
 from tests.support.faulty_store import FaultyStore
 from tests.support.memory_store import STORES
 from tests.support.postgres import Server
 from tests.support.running import Site, several, single, site
+
+_MEMORY = Path("/dev/shm")
+"""Where files cost nothing; on machines that have it."""
 
 Config = Callable[[Path], str]
 """From a directory of the site's own to its glance-api.conf."""
@@ -24,13 +29,55 @@ Config = Callable[[Path], str]
 async def standing(postgres: Server, config: Config, **options: Any) -> AsyncIterator[Site]:
     """A service with a database and a directory of its own, gone without a trace afterwards."""
     dsn = await postgres.fresh()
-    directory = Path(tempfile.mkdtemp(prefix="entrepot-api-"))
+    try:
+        async with _on(dsn, config, **options) as running:
+            yield running
+    finally:
+        await postgres.drop(dsn)
+
+
+@contextlib.asynccontextmanager
+async def _on(dsn: str, config: Config, **options: Any) -> AsyncIterator[Site]:
+    await _rename(dsn)
+    directory = Path(tempfile.mkdtemp(prefix="entrepot-api-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
         async with site(dsn, directory, config(directory), **options) as running:
             yield running
     finally:
-        await postgres.drop(dsn)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+SPARE: list[str] = []
+"""Databases that a service has left with nothing to do, for the next one; dropped at the end of the run."""
+
+
+@contextlib.asynccontextmanager
+async def passing(postgres: Server, config: Config, **options: Any) -> AsyncIterator[Site]:
+    """A service for a part of a test.  Its log may begin with the stories of others, who left nothing outstanding."""
+    dsn = SPARE.pop() if SPARE else await postgres.fresh()
+    async with _on(dsn, config, **options) as running:
+        yield running
+    if await _idle(dsn):
+        SPARE.append(dsn)
+    else:
+        await postgres.drop(dsn)
+
+
+async def _idle(dsn: str) -> bool:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return not await connection.fetchval("SELECT count(*) FROM images WHERE work IS NOT NULL")
+    finally:
+        await connection.close()
+
+
+async def _rename(dsn: str) -> None:
+    """Databases are clones of one template; a deployment of its own keeps a site's stores its own."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("UPDATE deployment SET id = gen_random_uuid()")
+    finally:
+        await connection.close()
 
 
 def one_store(**sections: str) -> Config:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import stores
 from kernel.extend import Store, StoreDriver, StoreSite
 from tests.support import memory_store
+from tests.support.services import provide
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ def having(power: type[Any]) -> list[StoreDriver]:
 async def connected(driver: StoreDriver, directory: Path, deployment: UUID | None = None) -> Store:
     """A store of this kind as its `selftest` has it, with everything made durable."""
     assert driver.selftest is not None
+    if driver.selftest_needs is not None:
+        provide(driver.selftest_needs)
     site = StoreSite(name="one", deployment=deployment or uuid4())
     return await driver.connect(driver.selftest(directory), site)
 

@@ -59,7 +59,8 @@ def of(kind: Any, text: SearchStrategy[str] = TEXT) -> SearchStrategy[Any]:
 
 def _struct(kind: type[Struct], text: SearchStrategy[str]) -> SearchStrategy[Any]:
     """A struct with every required field, and any of the others."""
-    required, optional = {}, {}
+    required: dict[str, SearchStrategy[Any]] = {}
+    optional: dict[str, SearchStrategy[Any]] = {}
     for field in fields(kind):
         needed = field.default is NODEFAULT and field.default_factory is NODEFAULT
         (required if needed else optional)[field.name] = of(field.type, text)

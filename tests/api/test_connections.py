@@ -1,0 +1,339 @@
+"""Clients that break off, fall silent, wait to be told, or race: images.md 10.1, import.md 6."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from tests.support.postgres import Server
+from tests.support.raw import Answer, Wire, ask, chunk, head
+from tests.support.running import Site
+from tests.support.standing import objects, one_store, passing, standing
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OCTETS = {"Content_Type": "application/octet-stream"}
+DATA = bytes(range(256)) * 8192
+"""2 MiB: more than any buffer on the way holds back."""
+
+STATUS = {"file": "saving", "stage": "uploading"}
+STORE = {"file": "file", "stage": "staging"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hasty(postgres: Server) -> AsyncIterator[Site]:
+    """A site that gives silent senders up after a moment."""
+    async with standing(postgres, one_store(entrepot="body_timeout = 0.5")) as site:
+        yield site
+
+
+def put(kind: str, image: str, **headers: str) -> bytes:
+    return head("PUT", f"/v2/images/{image}/{kind}", **OCTETS, **headers)
+
+
+async def has_status(site: Site, image: str, status: str) -> bool:
+    return bool((await site.show(image))["status"] == status)
+
+
+async def half_sent(site: Site, kind: str, image: str, length: str = "chunked") -> Wire:
+    """A transfer that was accepted, half of its data on the way."""
+    wire = await Wire.to(site)
+    if length == "chunked":
+        await wire.send(put(kind, image, Transfer_Encoding="chunked") + chunk(DATA))
+    else:
+        await wire.send(put(kind, image, Content_Length=str(2 * len(DATA))) + DATA)
+    await site.until(lambda: has_status(site, image, STATUS[kind]))
+    return wire
+
+
+async def starts_over(site: Site, kind: str, image: str) -> None:
+    """The image is as it was before, nothing is left, and the next attempt succeeds at once."""
+    await site.until(lambda: has_status(site, image, "queued"))
+    request = put(kind, image, Content_Length="3") + b"abc"
+    assert (await ask(site, request)).status == 204
+    assert (await site.show(image))["size"] == 3
+    await site.until(lambda: objects(site, STORE[kind], image) == [b"abc"])
+
+
+# --- breaking off ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", ["chunked", "known"])
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_F22_IM21_a_client_that_is_gone_in_the_middle(one: Site, kind: str, length: str) -> None:
+    image = await one.image()
+    wire = await half_sent(one, kind, image, length)
+    wire.cut()
+    await one.until(lambda: has_status(one, image, "queued"))
+    assert (await one.show(image))["size"] is None
+    await one.until(lambda: not objects(one, STORE[kind], image))
+    await starts_over(one, kind, image)
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_a_body_that_ends_early_politely(one: Site, kind: str) -> None:
+    """Half closed, so that the client could still read an answer."""
+    image = await one.image()
+    async with await half_sent(one, kind, image, "known") as wire:
+        wire.writer.write_eof()
+        await wire.ended()
+    await starts_over(one, kind, image)
+
+
+@pytest.mark.parametrize(
+    "rest", [b"nonsense\r\n", b"5\r\nabc\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n", b"3\r\nabcdef\r\n", b"\0\0"]
+)
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_chunks_that_are_none(hasty: Site, kind: str, rest: bytes) -> None:
+    """What follows them is never read as a request."""
+    image = await hasty.image()
+    async with await half_sent(hasty, kind, image) as wire:
+        await wire.send(rest + head("DELETE", f"/v2/images/{image}"))
+        assert (await wire.answer()).status == 400
+    await starts_over(hasty, kind, image)
+
+
+async def test_json_bodies_that_break_off(one: Site) -> None:
+    """Nothing is created, nobody hears of a crash."""
+    before = await one.service.log.head()
+    for request in (
+        head("POST", "/v2/images", Content_Length="100") + b'{"name":',
+        head("POST", "/v2/images", Transfer_Encoding="chunked") + chunk(b"{"),
+    ):
+        async with await Wire.to(one) as wire:
+            await wire.send(request)
+            wire.writer.write_eof()
+            await wire.ended()
+    assert await one.service.log.head() == before
+
+
+async def test_a_head_that_breaks_off(one: Site) -> None:
+    async with await Wire.to(one) as wire:
+        await wire.send(b"GET /v2/images HTTP/1.1\r\nHost: h\r\n")
+        wire.writer.write_eof()
+        await wire.ended()
+    assert (await one.call("GET", "/images")).status == 200
+
+
+# --- silence -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", ["chunked", "known"])
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_silent_senders_are_given_up(hasty: Site, kind: str, length: str) -> None:
+    image = await hasty.image()
+    async with await half_sent(hasty, kind, image, length) as wire:
+        assert (await wire.answer()).status == 400
+    await starts_over(hasty, kind, image)
+
+
+async def test_silent_senders_of_json_are_given_up(hasty: Site) -> None:
+    async with await Wire.to(hasty) as wire:
+        await wire.send(head("POST", "/v2/images", Content_Length="100") + b"{")
+        assert (await wire.answer()).status == 400
+
+
+async def test_a_body_that_is_never_sent_where_none_belongs(hasty: Site) -> None:
+    """A chunked body of which nothing comes is not waited for beyond measure."""
+    async with await Wire.to(hasty) as wire:
+        await wire.send(head("GET", "/v2/images/x", Transfer_Encoding="chunked"))
+        assert (await wire.answer()).status == 400
+
+
+async def test_slow_senders_are_not_silent(hasty: Site) -> None:
+    """A byte now and then is enough, however long it takes."""
+    image = await hasty.image()
+    async with await Wire.to(hasty) as wire:
+        await wire.send(put("stage", image, Content_Length="8"))
+        for _ in range(8):
+            await wire.send(b"x")
+            tick = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(0.1, tick.set_result, None)
+            await tick
+        assert (await wire.answer()).status == 204
+
+
+# --- Expect: 100-continue ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_data_is_asked_for_once_it_is_welcome(one: Site, kind: str) -> None:
+    image = await one.image()
+    async with await Wire.to(one) as wire:
+        await wire.send(put(kind, image, Content_Length=str(len(DATA)), Expect="100-continue"))
+        assert (await wire.answer()).status == 100
+        assert await has_status(one, image, STATUS[kind])
+        await wire.send(DATA)
+        assert (await wire.answer()).status == 204
+        await wire.send(head("GET", f"/v2/images/{image}"))
+        assert (await wire.answer()).status == 200
+
+
+async def test_json_is_asked_for_too(one: Site) -> None:
+    """By curl, say, that sends more than a megabyte."""
+    body = json.dumps({"name": "n", "long": "x" * 1_100_000}).encode()
+    async with await Wire.to(one) as wire:
+        await wire.send(head("POST", "/v2/images", Content_Length=str(len(body)), Expect="100-continue"))
+        assert (await wire.answer()).status == 100
+        await wire.send(body)
+        assert (await wire.answer()).status == 201
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "status"),
+    [
+        ("file", {}, 409),
+        ("stage", {}, 409),
+        ("file", {"Content_Type": "text/plain"}, 415),
+        ("file", {"X_OpenStack_Image_Size": "x"}, 400),
+    ],
+)
+async def test_data_that_is_not_welcome_is_never_asked_for(
+    one: Site, kind: str, headers: dict[str, str], status: int
+) -> None:
+    """And the connection ends, for nobody can tell whether the data will still come."""
+    image = await one.image()
+    assert await one.upload(image, b"x") == 204
+    sent = {"Content_Length": "1000", "Expect": "100-continue", **OCTETS, **headers}
+    async with await Wire.to(one) as wire:
+        await wire.send(head("PUT", f"/v2/images/{image}/{kind}", **sent))
+        answer = await wire.answer()
+        assert answer.status == status
+        assert answer.header("Connection") == "close"
+
+
+async def test_old_clients_are_not_told_to_go_on(one: Site) -> None:
+    """HTTP/1.0 knows no interim answers."""
+    image = await one.image()
+    request = head(
+        "PUT", f"/v2/images/{image}/stage", version="1.0", Content_Length="3", Expect="100-continue", **OCTETS
+    )
+    assert (await ask(one, request + b"abc")).status == 204
+
+
+# --- refusals while data comes -----------------------------------------------------------
+
+
+async def test_a_refusal_does_not_wait_for_the_data(one: Site) -> None:
+    """The answer is there while the body is still to come; whatever came of it is never a request."""
+    image = await one.image()
+    await one.upload(image, b"x")
+    async with await Wire.to(one) as wire:
+        await wire.send(put("file", image, Content_Length=str(len(DATA))))
+        assert (await wire.answer()).status == 409
+        await wire.send(DATA)
+        await wire.send(head("GET", f"/v2/images/{image}"))
+        assert (await wire.answer()).status == 200
+
+
+async def test_data_beyond_what_was_announced_is_refused_midway(one: Site) -> None:
+    image = await one.image()
+    async with await Wire.to(one) as wire:
+        await wire.send(put("stage", image, Transfer_Encoding="chunked", X_OpenStack_Image_Size="1000"))
+        await wire.send(chunk(DATA) * 2)
+        assert (await wire.answer()).status == 400
+    await starts_over(one, "stage", image)
+
+
+# --- races -------------------------------------------------------------------------------
+
+
+async def statuses(site: Site, requests: list[bytes]) -> list[int]:
+    answers: list[Answer] = await asyncio.gather(*(ask(site, request) for request in requests))
+    return sorted(answer.status for answer in answers)
+
+
+@pytest.mark.parametrize("kinds", [("file", "file"), ("stage", "stage"), ("file", "stage")])
+async def test_of_two_first_transfers_one_wins(one: Site, kinds: tuple[str, str]) -> None:
+    """The other gets 409 and changes nothing: the winner's data arrive whole."""
+    for _ in range(5):
+        image = await one.image()
+        bodies = (b"first" * 1000, b"other" * 2000)
+        requests = [
+            put(kind, image, Content_Length=str(len(body))) + body for kind, body in zip(kinds, bodies, strict=True)
+        ]
+        assert await statuses(one, requests) == [204, 409]
+        shown = await one.show(image)
+        assert shown["status"] in ("active", "uploading")
+        assert shown["size"] in map(len, bodies)
+        left = objects(one, "file", image) + objects(one, "staging", image)
+        assert [len(item) for item in left] == [shown["size"]]
+
+
+async def test_F23_an_image_that_is_being_saved(one: Site) -> None:
+    image = await one.image()
+    async with await half_sent(one, "file", image) as wire:
+        assert await one.upload(image, b"x") == 409
+        assert await one.stage(image, b"x") == 409
+        assert await one.do_import(image) == 409
+        assert (await one.call("GET", f"/images/{image}/file")).status == 204
+        assert await has_status(one, image, "saving")
+        await wire.send(chunk(b""))
+        assert (await wire.answer()).status == 204
+    assert (await one.show(image))["size"] == len(DATA)
+
+
+async def test_an_image_that_is_being_staged(one: Site) -> None:
+    image = await one.image()
+    async with await half_sent(one, "stage", image) as wire:
+        assert await one.stage(image, b"x") == 409
+        assert await one.upload(image, b"x") == 409
+        assert await one.do_import(image) == 409
+        assert (await one.call("GET", f"/images/{image}/file")).status == 204
+        assert (await one.show(image))["size"] is None
+        await wire.send(chunk(b""))
+        assert (await wire.answer()).status == 204
+    assert await one.do_import(image) == 202
+    assert (await one.ended(image))["size"] == len(DATA)
+
+
+async def test_of_several_imports_at_once_one_is_accepted(one: Site) -> None:
+    for _ in range(5):
+        image = await one.image()
+        await one.stage(image, b"x")
+        body = b'{"method": {"name": "glance-direct"}}'
+        request = head("POST", f"/v2/images/{image}/import", Content_Length=str(len(body))) + body
+        assert await statuses(one, [request] * 4) == [202, 409, 409, 409]
+        assert (await one.ended(image))["status"] == "active"
+        assert len(await one.tasks(image)) == 1
+
+
+async def test_of_several_creations_of_one_id_one_succeeds(one: Site) -> None:
+    body = json.dumps({"id": str(uuid4())}).encode()
+    request = head("POST", "/v2/images", Content_Length=str(len(body))) + body
+    assert await statuses(one, [request] * 4) == [201, 409, 409, 409]
+
+
+async def test_of_several_deletions_one_deletes(one: Site) -> None:
+    image = await one.image()
+    request = head("DELETE", f"/v2/images/{image}")
+    assert await statuses(one, [request] * 4) == [204, 404, 404, 404]
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_a_failed_transfer_can_be_repeated_at_once(one: Site, kind: str) -> None:
+    """However the clean-up after the failure and the next attempt fall together."""
+    for _ in range(8):
+        image = await one.image()
+        short = put(kind, image, Content_Length="3", X_OpenStack_Image_Size="5") + b"abc"
+        for _ in range(3):
+            assert (await ask(one, short)).status == 400
+        assert (await ask(one, put(kind, image, Content_Length="3") + b"abc")).status == 204
+
+
+async def test_too_many_transfers_are_asked_to_come_back(postgres: Server) -> None:
+    async with passing(postgres, one_store(entrepot="most_uploads = 1")) as site:
+        image, other = await site.image(), await site.image()
+        async with await half_sent(site, "stage", image) as wire:
+            answer = await ask(site, put("stage", other, Content_Length="1") + b"x")
+            assert answer.status == 503
+            assert int(answer.header("Retry-After") or 0) > 0
+            assert await has_status(site, other, "queued")
+            await wire.send(chunk(b""))
+            assert (await wire.answer()).status == 204
+        assert await site.stage(other, b"x") == 204

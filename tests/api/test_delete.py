@@ -1,0 +1,240 @@
+"""Deleting images (images.md 9, import.md 8.7)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kernel.errors import StoreError, StoreUnavailable
+from tests.support.faulty_store import EXTENSION as FAULTY
+from tests.support.notes import of_image
+from tests.support.postgres import Server
+from tests.support.raw import Wire, chunk, head
+from tests.support.running import Site
+from tests.support.standing import blocked, hooks, memory_stores, objects, passing
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OCTETS = {"Content_Type": "application/octet-stream"}
+
+
+async def delete(site: Site, image: str, who: str = "A") -> int:
+    return (await site.call("DELETE", f"/images/{image}", who)).status
+
+
+async def test_D01_deleting(one: Site) -> None:
+    image = await one.image()
+    assert await delete(one, image) == 204
+    assert await delete(one, image) == 404
+    for who in ("A", "ADM"):
+        for path in ("", "/file", "/tasks"):
+            assert (await one.call("GET", f"/images/{image}{path}", who)).status == 404
+    assert await one.stage(image, b"x") == 404
+    assert await one.upload(image, b"x") == 404
+    assert await one.do_import(image) == 404
+
+
+async def test_D02_protected_images_stay(one: Site) -> None:
+    """For admins too, and without a trace of the attempt."""
+    image = await one.image(protected=True)
+    before = await one.service.log.head()
+    assert await delete(one, image) == 403
+    assert await delete(one, image, "ADM") == 403
+    assert await one.service.log.head() == before
+    assert (await one.show(image))["status"] == "queued"
+
+
+async def test_D03_images_of_others(one: Site) -> None:
+    community, private = await one.image(visibility="community"), await one.image(visibility="private")
+    assert [await delete(one, community, "C"), await delete(one, private, "C")] == [403, 404]
+    assert [await delete(one, community, "AR"), await delete(one, private, "AR")] == [403, 403]
+    assert [await delete(one, community, "NR"), await delete(one, private, "ADM")] == [404, 204]
+
+
+@pytest.mark.parametrize("store", ["fast", "cheap"])
+async def test_D04_the_bytes_go(four: Site, store: str) -> None:
+    image = await four.image()
+    assert await four.upload(image, b"x" * 1024, **{"X-Image-Meta-Store": store}) == 204
+    assert objects(four, store, image) == [b"x" * 1024]
+    assert await delete(four, image) == 204
+    await four.until(lambda: not objects(four, store, image))
+
+
+async def test_D04_the_bytes_of_every_copy_go(four: Site) -> None:
+    image = await four.image()
+    await four.stage(image, b"x")
+    assert await four.do_import(image, all_stores=True) == 202
+    assert (await four.ended(image))["stores"] == "cheap,fast,reliable"
+    assert await delete(four, image) == 204
+    for store in ("fast", "cheap", "reliable", "staging"):
+        await four.until(lambda store=store: not objects(four, store, image))
+
+
+async def test_bytes_that_are_gone_already_do_not_matter(four: Site) -> None:
+    image = await four.image()
+    await four.upload(image, b"x")
+    for path in four.files("fast"):
+        if path.name.startswith(image):
+            path.unlink()
+    assert await delete(four, image) == 204
+    await four.settled()
+
+
+async def test_bytes_that_cannot_be_deleted_now_are_deleted_later(postgres: Server) -> None:
+    """The image is gone for its users at once; the service remembers what it owes, and does not hammer the store."""
+    async with passing(postgres, memory_stores(), also=(FAULTY,)) as site:
+        image = await site.image()
+        await site.upload(image, b"x")
+        store = hooks(site, "fast")
+        store.break_deletes(StoreUnavailable("fast"))
+        assert await delete(site, image) == 204
+        assert (await site.call("GET", f"/images/{image}")).status == 404
+        assert len(store.blobs) == 1
+        parked = "SELECT count(*) FROM leases WHERE owner IS NULL AND until > clock_timestamp() + interval '10 seconds'"
+        await site.until(lambda: site.service.database.fetchval(parked))
+        for _ in range(5):
+            other = await site.image()
+            await site.stage(other, b"x")
+            assert await site.do_import(other, stores=["cheap"]) == 202
+            await site.ended(other)
+        assert store.deletions <= 2
+        owed = "SELECT work FROM images WHERE image_id = $1"
+        assert await site.service.database.fetchval(owed, image) == "purge"
+
+
+async def test_a_clean_up_that_waits_holds_up_no_import(postgres: Server) -> None:
+    """Bytes of a failed import cannot be removed yet; the next import of the same image starts at once."""
+    async with passing(postgres, memory_stores(), also=(FAULTY,)) as site:
+        image = await site.image()
+        fast, cheap = hooks(site, "fast"), hooks(site, "cheap")
+        fast.break_deletes(StoreUnavailable("fast"))
+        cheap.break_writes(StoreError("cheap", "it is broken"))
+        await site.stage(image, b"0" * 1024)
+        assert await site.do_import(image, stores=["fast", "cheap"]) == 202
+        assert (await site.ended(image))["status"] == "queued"
+        assert len(fast.blobs) == 1
+        cheap.break_writes(None)
+        await site.stage(image, b"0" * 1024)
+        assert await site.do_import(image, stores=["cheap"]) == 202
+        assert (await site.ended(image, seconds=5))["stores"] == "cheap"
+        fast.break_deletes(None)
+
+
+async def test_IM22_a_staged_image(one: Site) -> None:
+    image = await one.image()
+    assert await one.stage(image, b"x" * 1024) == 204
+    assert objects(one, "staging", image) == [b"x" * 1024]
+    assert await delete(one, image) == 204
+    assert (await one.call("GET", f"/images/{image}")).status == 404
+    await one.until(lambda: not objects(one, "staging", image))
+
+
+async def test_a_protected_staged_image_keeps_its_bytes(one: Site) -> None:
+    """A refusal changes nothing, in staging neither."""
+    image = await one.image(protected=True)
+    await one.stage(image, b"0" * 1024)
+    assert await delete(one, image) == 403
+    await one.settled()
+    assert objects(one, "staging", image) == [b"0" * 1024]
+    assert await one.do_import(image) == 202
+    assert (await one.ended(image))["status"] == "active"
+
+
+@pytest.mark.parametrize("kind", ["stage", "file"])
+async def test_data_still_being_sent(one: Site, kind: str) -> None:
+    """204; the sender is told that the image is gone, and nothing remains."""
+    image = await one.image()
+    async with await Wire.to(one) as wire:
+        await wire.send(head("PUT", f"/v2/images/{image}/{kind}", Transfer_Encoding="chunked", **OCTETS))
+        await wire.send(chunk(b"x" * 3_000_000))
+        status = "uploading" if kind == "stage" else "saving"
+        await one.until(lambda: _has_status(one, image, status))
+        assert await delete(one, image) == 204
+        assert (await wire.answer()).status in (404, 410)
+    for store in ("staging", "file"):
+        await one.until(lambda store=store: not objects(one, store, image))
+    await one.settled()
+    assert of_image(one.notes.of(image))[-1] == "image.delete"
+
+
+async def _has_status(site: Site, image: str, status: str) -> bool:
+    return bool((await site.show(image))["status"] == status)
+
+
+async def test_a_running_import(faulty: Site) -> None:
+    """It stops; copies, half-written ones too, and staged bytes go; silence after `image.delete`."""
+    image = await faulty.image()
+    await faulty.stage(image, b"0" * 1024)
+    async with blocked(faulty, "cheap") as cheap:
+        assert await faulty.do_import(image, stores=["fast", "cheap", "reliable"]) == 202
+        async with asyncio.timeout(10):
+            await cheap.blocked.wait()
+        task = (await faulty.tasks(image))[-1]["id"]
+        assert await delete(faulty, image) == 204
+        assert (await faulty.call("GET", f"/images/{image}/tasks", "ADM")).status == 404
+    for store in ("fast", "cheap", "reliable", "staging"):
+        await faulty.until(lambda store=store: not objects(faulty, store, image))
+    await faulty.settled()
+    row = await faulty.service.database.fetchrow("SELECT status, document FROM tasks WHERE id::text = $1", task)
+    assert row["status"] == "failure"
+    assert b"deleted" in row["document"]
+    notes = faulty.notes.of(image)
+    last = [message.event_type for message in notes].index("image.delete")
+    assert [message.event_type for message in notes[last:]] == ["image.delete", "task.failure"]
+    assert not hooks(faulty, "reliable").blobs
+
+
+async def test_an_import_whose_image_is_active_already(faulty: Site) -> None:
+    """The finished copies go as well."""
+    image = await faulty.image()
+    await faulty.stage(image, b"0" * 1024)
+    async with blocked(faulty, "cheap") as cheap:
+        assert await faulty.do_import(image, stores=["fast", "cheap"], all_stores_must_succeed=False) == 202
+        async with asyncio.timeout(10):
+            await cheap.blocked.wait()
+        assert (await faulty.show(image))["status"] == "active"
+        assert await delete(faulty, image) == 204
+    for store in ("fast", "cheap", "staging"):
+        await faulty.until(lambda store=store: not objects(faulty, store, image))
+
+
+async def test_an_import_that_waits_for_its_turn(postgres: Server) -> None:
+    """The job never starts; its task fails."""
+    config = memory_stores(import_worker="max_concurrent = 1")
+    async with passing(postgres, config, also=(FAULTY,)) as site:
+        first, second = await site.image(), await site.image()
+        for image in (first, second):
+            await site.stage(image, b"0")
+        async with blocked(site, "fast") as fast:
+            assert await site.do_import(first) == 202
+            async with asyncio.timeout(10):
+                await fast.blocked.wait()
+            assert await site.do_import(second) == 202
+            assert [task["status"] for task in await site.tasks(second)] == ["pending"]
+            assert await delete(site, second) == 204
+        assert (await site.ended(first))["status"] == "active"
+        await site.until(lambda: not objects(site, "staging", second))
+        await site.settled()
+        assert not objects(site, "fast", second)
+        types = [m.event_type for m in site.notes.of(second) if m.event_type.startswith("task.")]
+        assert types == ["task.create", "task.failure"]
+
+
+async def test_a_running_copy(faulty: Site) -> None:
+    """All copies go, those that were there before it too."""
+    image = await faulty.image()
+    await faulty.stage(image, b"0" * 1024)
+    assert await faulty.do_import(image) == 202
+    await faulty.ended(image)
+    body = {"method": {"name": "copy-image"}, "stores": ["cheap", "reliable"]}
+    async with blocked(faulty, "reliable") as reliable:
+        assert (await faulty.call("POST", f"/images/{image}/import", "ADM", json=body)).status == 202
+        async with asyncio.timeout(10):
+            await reliable.blocked.wait()
+        assert await delete(faulty, image) == 204
+    for store in ("fast", "cheap", "reliable", "staging"):
+        await faulty.until(lambda store=store: not objects(faulty, store, image))
+    await faulty.settled()
+    types = [message.event_type for message in faulty.notes.of(image)]
+    assert types[types.index("image.delete") :] == ["image.delete", "task.failure"]
