@@ -13,4 +13,3 @@ async def test_an_import_into_three_stores(dsn: str, directory: Path) -> None:
         assert shown["status"] == "active"
         await s.settled()
         assert not s.files("staging")
-        print([(m.event_type, m.priority) for m in s.notes.of(image)])
