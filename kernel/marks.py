@@ -36,6 +36,7 @@ RECORDS: Final[tuple[type[e.Event], ...]] = (
     e.UploadFailed,
     e.ImportRequested,
     e.ImportStarted,
+    e.FetchStarted,
     e.DataFetched,
     e.StepCompleted,
     e.DataInspected,

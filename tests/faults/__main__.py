@@ -1,4 +1,4 @@
-"""The long drills, one after another: `python -m tests.faults [matrix|kills|database|order|all] [N]`."""
+"""The long drills, one after another: `python -m tests.faults [matrix|kills|database|order|record|all] [N]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults import disasters, matrix
+from tests.faults import disasters, matrix, record
 from tests.faults.world import World
 from tests.support.postgres import Server, server
 
@@ -45,7 +45,12 @@ async def run_order(dsn: str, directory: Path, count: int) -> dict[str, Any]:
     return await disasters.order_stress(dsn, seconds=count or 20)
 
 
-DRILLS = {"matrix": run_matrix, "kills": run_kills, "database": run_database, "order": run_order}
+async def run_record(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    with server() as postgres:
+        return await asyncio.to_thread(record.prove, postgres, dsn, count or 200_000)
+
+
+DRILLS = {"matrix": run_matrix, "kills": run_kills, "database": run_database, "order": run_order, "record": run_record}
 
 
 async def drill(name: str, postgres: Server, count: int) -> None:

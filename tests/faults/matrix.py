@@ -17,14 +17,11 @@ from tests.faults.story import STORIES, Client, Story
 from tests.faults.world import World
 from tests.support.nodes import Node
 
-LATER = frozenset({"fetched", "before DataFetched", "after DataFetched"})
-"""Marks that only methods of later chapters reach."""
-
 
 def points() -> list[str]:
     """Every mark at which a crash is to be survived."""
     names = [f"{when} {kind.__name__}" for kind in RECORDS for when in ("before", "after")]
-    return [name for name in (*names, *EFFECTS) if name not in LATER]
+    return [*names, *EFFECTS]
 
 
 async def chart(world: World) -> dict[str, str]:

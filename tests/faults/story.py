@@ -17,8 +17,46 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
+from aiohttp import web
 
 OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def content_of(image_id: str, size: int) -> bytes:
+    """The bytes of an image, by its id: whoever knows it can make and check them."""
+    return hashlib.shake_128(image_id.encode()).digest(size)
+
+
+class Origin:
+    """A web server that images are imported from: `/<image id>/<size>`, by halves, with ranges and a strong ETag."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._runner = web.ServerRunner(web.Server(self._answer))
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = "http://{}:{}".format(*self._runner.addresses[0][:2])
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        _, image_id, size = request.path.split("/")
+        content, tag = content_of(image_id, int(size)), f'"{image_id}"'
+        begin = 0
+        if request.headers.get("If-Range") == tag and "Range" in request.headers:
+            begin = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        response = web.StreamResponse(status=206 if begin else 200, headers={"ETag": tag, "Accept-Ranges": "bytes"})
+        response.content_length = len(content) - begin
+        if begin:
+            response.headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+        await response.prepare(request)
+        half = (len(content) - begin) // 2
+        for part in (content[begin : begin + half], content[begin + half :]):
+            await response.write(part)
+        return response
 
 
 class Client:
@@ -29,15 +67,18 @@ class Client:
         self._seconds = seconds
         self._preferred = 0
         self._session: aiohttp.ClientSession | None = None
+        self.origin = Origin()
 
     async def __aenter__(self) -> Client:
         timeout = aiohttp.ClientTimeout(total=4, connect=2)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True))
+        await self.origin.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        await self.origin.stop()
 
     async def once(
         self, method: str, path: str, data: Any = None, headers: dict[str, str] | None = None, node: int | None = None
@@ -88,7 +129,7 @@ class Story:
     def __init__(self, client: Client, size: int = 200_000) -> None:
         self.client = client
         self.id = str(uuid4())
-        self.content = hashlib.shake_128(self.id.encode()).digest(size)
+        self.content = content_of(self.id, size)
         self.sent = self.content
         self.ended = False
 
@@ -130,6 +171,29 @@ class Story:
                 await self.stage()
             elif image["status"] == "uploading" and image["size"] is not None:
                 await self.ask_import(stores=stores, **body)
+            return False
+
+        await self.go(step)
+
+    async def download_to(self, stores: list[str]) -> None:
+        """Have the service fetch the data itself, until the image is active in all stores."""
+        method = {"name": "web-download", "uri": f"{self.client.origin.url}/{self.id}/{len(self.content)}"}
+
+        async def step(image: dict[str, Any]) -> bool:
+            if image["status"] == "queued":
+                await self.ask_import(method=method, stores=stores)
+            return bool(image["status"] == "active" and "os_glance_import_task" not in image)
+
+        await self.go(step)
+
+    async def copy_to(self, stores: list[str]) -> None:
+        """Copy an active image until it is in all stores."""
+
+        async def step(image: dict[str, Any]) -> bool:
+            if set(stores) <= set(image["stores"].split(",")):
+                return "os_glance_import_task" not in image
+            if "os_glance_import_task" not in image:
+                await self.ask_import(method={"name": "copy-image"}, stores=stores)
             return False
 
         await self.go(step)
@@ -243,6 +307,14 @@ async def unpacked_on_the_way(story: Story) -> None:
     await story.verify()
 
 
+async def downloaded_and_copied(story: Story) -> None:
+    """Fetched from the web into one store, then copied to the others."""
+    await story.create()
+    await story.download_to(["fast"])
+    await story.copy_to(["cheap", "reliable"])
+    await story.verify()
+
+
 STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "three stores": three_stores,
     "imported and deleted": imported_and_deleted,
@@ -251,4 +323,5 @@ STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "a store that fails": a_store_that_fails,
     "data that is refused": data_that_is_refused,
     "unpacked on the way": unpacked_on_the_way,
+    "downloaded and copied": downloaded_and_copied,
 }

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.faults import disasters, matrix
+from tests.faults import disasters, matrix, record
 from tests.faults.story import Client, Story
 from tests.faults.world import World, configuration
 from tests.support.nodes import Node
@@ -24,6 +24,8 @@ KILLED = (
     "staged",
     "before DataUploaded",
     "after ImportStarted",
+    "after FetchStarted",
+    "fetched",
     "step done",
     "after StepCompleted",
     "stored",
@@ -66,6 +68,17 @@ async def test_the_database_dies_in_the_middle_of_imports(directory: Path) -> No
 async def test_appends_from_everywhere_keep_their_order(dsn: str) -> None:
     found = await disasters.order_stress(dsn, seconds=3)
     assert found["read"] > 200
+
+
+def test_the_record_tells_what_the_tables_say_and_shows_every_touch(postgres: Server) -> None:
+    dsn = asyncio.run(postgres.fresh())
+    found = record.prove(postgres, dsn, events=2_000)
+    assert found["differences"] == 0
+    assert found["a flipped byte"] == "changed"
+    assert found["a deleted event"] == "missing"
+    assert found["two swapped events"] == "swapped"
+    assert "its tail was cut off" in found["a cut-off tail"]
+    asyncio.run(postgres.drop(dsn))
 
 
 async def test_another_node_resumes_within_ten_seconds(dsn: str, directory: Path) -> None:

@@ -40,6 +40,9 @@ def configuration(directory: Path, lease_seconds: float = 1.0, **sections: str) 
         "body_timeout = 5",
         "[image_import_opts]",
         "image_import_plugins = [image_decompression]",
+        "[import_filtering_opts]",
+        "allowed_ports = []",
+        "disallowed_networks = []",
     ]
     for store in STORES:
         lines += [f"[{store}]", f"filesystem_store_datadir = {directory}/{store}"]
