@@ -22,7 +22,7 @@ from msgspec.json import decode as decode_json
 from msgspec.structs import replace
 
 from kernel.codec import encode, type_of, version_of
-from kernel.database import LOST, connect
+from kernel.database import LOST, connect, let_go
 from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, WrongExpectedVersion
 from kernel.log import Committed, Receipt, Request
 from kernel.recorded import Recorded
@@ -98,7 +98,7 @@ class Appender:
             self._task.cancel()
             await asyncio.wait({self._task})
         if self._connection is not None:
-            self._connection.terminate()
+            await let_go(self._connection)
         _fail(self._waiting, Unavailable("The service is stopping"))
         self._waiting = []
         self._room.set()
@@ -264,7 +264,7 @@ class Appender:
         """Come back, with growing patience; meanwhile whoever cannot wait is told so."""
         self.connected = False
         if self._connection is not None:
-            self._connection.terminate()
+            await let_go(self._connection)
             self._connection = None
         pause = 0.05
         while True:

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.errors import Invalid
 
 _PAGE: Final = 2000
@@ -143,7 +143,7 @@ async def head(dsn: str) -> Anchor:
         with reachable():
             return await _head(connection)
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 async def verify_chain(
@@ -170,7 +170,7 @@ async def verify_chain(
                 anchors=tuple(Held(anchor, _fault(anchor, chain, end, broken)) for anchor in anchors),
             )
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 class _Chain:

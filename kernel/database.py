@@ -70,10 +70,20 @@ async def connect(dsn: str, application: str, **settings: str) -> Any:
             command_timeout=90,
             server_settings={**_SETTINGS, "application_name": f"entrepot {application}", **settings},
         )
-        await _prepare(connection)
+        try:
+            await _prepare(connection)
+        except BaseException:
+            await let_go(connection)
+            raise
     except LOST as error:
         raise Unavailable(f"The database cannot be reached ({type(error).__name__})") from error
     return connection
+
+
+async def let_go(connection: Any) -> None:
+    """Drop a connection without ado.  Its socket is closed by the loop's next turn, which this waits for."""
+    connection.terminate()
+    await asyncio.sleep(0)
 
 
 class Database:
@@ -104,7 +114,7 @@ class Database:
         if self._pool is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._pool.close(), 5)
-            self._pool.terminate()
+            await let_go(self._pool)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:

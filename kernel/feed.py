@@ -22,7 +22,7 @@ import asyncpg
 import structlog
 
 from kernel.appender import CHANNEL
-from kernel.database import LOST, connect
+from kernel.database import LOST, connect, let_go
 from kernel.errors import Unavailable
 from kernel.log import EventLog
 from kernel.recorded import Recorded
@@ -122,13 +122,16 @@ class Feed:
         while True:
             try:
                 connection = await connect(dsn, "listener")
-                lost = _lost(connection)
-                await connection.add_listener(CHANNEL, self._notified)
-                await connection.add_listener(f"{CHANNEL}_interrupt", self._interrupted)
-                self._wake_all()
-                self._on_interrupt(None)
-                pause = 0.1
-                await self._probe(connection, lost)
+                try:
+                    lost = _lost(connection)
+                    await connection.add_listener(CHANNEL, self._notified)
+                    await connection.add_listener(f"{CHANNEL}_interrupt", self._interrupted)
+                    self._wake_all()
+                    self._on_interrupt(None)
+                    pause = 0.1
+                    await self._probe(connection, lost)
+                finally:
+                    await let_go(connection)
             except (*LOST, Unavailable, asyncpg.PostgresError) as error:
                 log.warning("listener_lost", error=str(error) or repr(error))
                 await asyncio.sleep(pause)
@@ -136,17 +139,14 @@ class Feed:
 
     async def _probe(self, connection: Any, lost: asyncio.Event) -> None:
         """Ask now and then: a half-open connection says nothing by itself."""
-        try:
-            while not lost.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PROBE):
-                        await lost.wait()
-                    break
-                async with asyncio.timeout(5):
-                    await connection.fetchval("SELECT 1")
-            raise Unavailable("the connection was closed")
-        finally:
-            connection.terminate()
+        while not lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE):
+                    await lost.wait()
+                break
+            async with asyncio.timeout(5):
+                await connection.fetchval("SELECT 1")
+        raise Unavailable("the connection was closed")
 
     def _notified(self, *_: Any) -> None:
         self._wake_all()

@@ -16,7 +16,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from kernel.codec import encode
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.evolve import NOTHING
 from kernel.projector import PROJECTIONS
 from kernel.replay import Folded, pages
@@ -49,7 +49,7 @@ async def rebuild(dsn: str, name: str, progress: Callable[[int, int], None] = la
                 return await _inline(connection, progress)
             return await _lagging(connection, name)
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 async def _inline(connection: Any, progress: Callable[[int, int], None]) -> Rebuilt:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from kernel.charges import charges
 from kernel.codec import encode
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.evolve import NOTHING, evolve
 from kernel.image import FOLD, Image, Task
 from kernel.log_postgres import assert_contiguous, decode_image, recorded
@@ -111,7 +111,7 @@ async def check(dsn: str, progress: Callable[[int, int], None] = lambda done, to
                 folded, seconds = await fold_all(connection, progress)
                 differences = await _compare(connection, folded)
     finally:
-        connection.terminate()
+        await let_go(connection)
     return Report(events=folded.events, images=len(folded.images), seconds=seconds, differences=tuple(differences))
 
 

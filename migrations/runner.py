@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.errors import ConfigError, SchemaTooNew
 
 _LOCK: Final = 0x656E747265706F74  # the bytes of "entrepot"
@@ -50,7 +50,7 @@ async def migrate(dsn: str) -> list[str]:
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
             return await _catch_up(connection)
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 async def pending(dsn: str) -> list[str]:
@@ -60,7 +60,7 @@ async def pending(dsn: str) -> list[str]:
         with reachable():
             return [migration.name for migration in _missing(await _applied(connection))]
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 async def _catch_up(connection: Any) -> list[str]:

@@ -35,7 +35,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.errors import ConfigError, Unavailable
 from ops import postgres_keeper
 from ops.postgres_binaries import Account, choose, make_cluster
@@ -87,7 +87,7 @@ async def ensure_database(dsn: str, name: str) -> None:
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigError(f"The database {name} does not exist and may not be created here: {error}") from error
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 # --- locks ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from kernel.database import connect, reachable
+from kernel.database import connect, let_go, reachable
 from kernel.errors import EntrepotError
 from migrations.runner import pending
 from ops.commands import units
@@ -66,7 +66,7 @@ async def database(dsn: str) -> AsyncIterator[Finding]:
                 async for finding in _consumers(connection):
                     yield finding
     finally:
-        connection.terminate()
+        await let_go(connection)
 
 
 async def _server(connection: Any) -> Finding:

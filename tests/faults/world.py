@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from kernel.database import connect
+from kernel.database import connect, let_go
 from kernel.evolve import NOTHING, evolve
 from kernel.notifications import notifications
 from kernel.recorded import IMAGE
@@ -204,5 +204,5 @@ async def _expected(dsn: str) -> dict[str, list[str]]:
                     images[item.stream] = after
                 ids[str(item.stream)] += [str(m.id) for m in notifications(item, before, after)]
     finally:
-        connection.terminate()
+        await let_go(connection)
     return {stream: found for stream, found in ids.items() if found}
