@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
+class Reports:
+    """Where several processes run the tests: what one of them deselected comes here with its other results."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Reports())
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, count in sorted(config.stash.get(_LEFT_OUT, {}).items()):
         terminalreporter.write_line(f"deselected: {count} tests marked '{name}': {LACKS[name][1]}")
@@ -108,7 +121,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where everything is demanded (CI, after ops/provision), only Docker may be missing."""
     left_out = session.config.stash.get(_LEFT_OUT, {})
-    if os.environ.get("ENTREPOT_TEST_ALL") and any(name != "docker" for name in left_out):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = left_out
+    elif os.environ.get("ENTREPOT_TEST_ALL") and any(name != "docker" for name in left_out):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

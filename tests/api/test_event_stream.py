@@ -92,7 +92,7 @@ async def test_filters_by_image_and_type(one: Site) -> None:
     assert (await page(one, f"?image={image}&type=Nonsense"))["events"] == []
 
 
-@pytest.mark.parametrize("image", ["nonsense", str(uuid4()), "%E2%98%83", "x" * 36])
+@pytest.mark.parametrize("image", ["nonsense", "00000000-0000-4000-8000-000000000000", "%E2%98%83", "x" * 36])
 async def test_an_image_that_is_none_has_no_events(one: Site, image: str) -> None:
     """Rather than everybody's."""
     await one.image()

@@ -115,7 +115,7 @@ async def test_L08_site_limits(postgres: Server) -> None:
         assert len(await walk(site, who, "")) == 8
 
 
-@pytest.mark.parametrize("marker", ["bogus", "", str(uuid4()), "a" * 36, "%00"])
+@pytest.mark.parametrize("marker", ["bogus", "", "00000000-0000-4000-8000-000000000000", "a" * 36, "%00"])
 async def test_L09_markers_that_are_no_image(one: Site, marker: str) -> None:
     assert await status(one, f"?marker={marker}") == 400
     assert await status(one, f"?limit=0&marker={marker}") == 400
