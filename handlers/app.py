@@ -27,7 +27,7 @@ from handlers.errors import HttpError, body, printable, status_of
 from handlers.policy import Policy
 from handlers.routing import Match, Route, Router
 from kernel.context import Context
-from kernel.errors import EntrepotError, Invalid, Unauthenticated, Unavailable
+from kernel.errors import EntrepotError, Forbidden, Invalid, Unauthenticated, Unavailable
 from kernel.extend import Authenticator
 from kernel.service import Service
 
@@ -127,6 +127,8 @@ class App:
         if match is None:
             raise HttpError(404 if request.method in _METHODS else 501, "There is nothing at this address")
         route = _route(request, match)
+        if actor.anonymous and request.method != "GET":
+            raise Forbidden("Without an identity one may only read")
         call = Call(self, request, actor, Context.of(actor, request_id[0]), match.parameters)
         if route.body == "none" and await call.has_body():
             raise Invalid("This request takes no body")

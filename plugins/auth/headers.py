@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+import orjson
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from kernel.context import Actor
 from kernel.errors import Unauthenticated
 from kernel.extend import AuthBackend
 from kernel.options import IniBool
+from plugins._keystone import trimmed
 
 
 class HeadersConfig(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    allow_anonymous: IniBool = Field(False, description="Let requests without an identity read.")
+    allow_anonymous: IniBool = Field(
+        False, description="Let requests without an identity read, as [DEFAULT] allow_anonymous_access does."
+    )
+    settings: Any = Field(None, exclude=True, description="The service's settings; not an option.")
 
 
 _ANONYMOUS: Final = Actor(anonymous=True)
@@ -29,6 +35,9 @@ _TEXT: Final = {
     "project_domain_id": ("X-Project-Domain-Id",),
     "domain_id": ("X-Domain-Id",),
     "system_scope": ("OpenStack-System-Scope",),
+}
+
+_SERVICE: Final = {
     "service_user_id": ("X-Service-User-Id",),
     "service_project_id": ("X-Service-Project-Id",),
     "service_user_domain_id": ("X-Service-User-Domain-Id",),
@@ -42,7 +51,8 @@ class TrustedHeaders:
     challenge = None
 
     def __init__(self, config: HeadersConfig) -> None:
-        self._anonymous = config.allow_anonymous
+        settings = config.settings
+        self._anonymous = config.allow_anonymous or (settings is not None and settings.default.allow_anonymous_access)
 
     @classmethod
     async def open(cls, config: HeadersConfig) -> TrustedHeaders:
@@ -61,9 +71,22 @@ class TrustedHeaders:
 
 def actor_of(headers: Mapping[str, str]) -> Actor:
     """The actor that identity headers describe."""
-    text = tuple((name, _first(headers, names)) for name, names in _TEXT.items())
+    names, service_roles = _TEXT, ""
+    if headers.get("X-Service-Identity-Status", "confirmed").lower() == "confirmed":
+        names, service_roles = {**_TEXT, **_SERVICE}, headers.get("X-Service-Roles", "")
+    text = tuple((name, _first(headers, items)) for name, items in names.items())
     roles = headers.get("X-Roles", headers.get("X-Role", ""))
-    return _actor(text, roles, headers.get("X-Service-Roles", ""), headers.get("X-Is-Admin-Project", "true"))
+    actor = _actor(text, roles, service_roles, headers.get("X-Is-Admin-Project", "true"))
+    token, catalog = headers.get("X-Auth-Token"), headers.get("X-Service-Catalog")
+    return replace(actor, token=token, catalog=_catalog(catalog)) if token or catalog else actor
+
+
+def _catalog(text: str | None) -> str:
+    """What of a service catalogue matters here; one that cannot be read is none."""
+    try:
+        return orjson.dumps(trimmed(orjson.loads(text or "[]"))).decode()
+    except orjson.JSONDecodeError:
+        return ""
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,7 @@ from kernel.extend import Extension
 from kernel.registry import Registry, discover
 from kernel.service import Role, Service, running
 from ops.config import load
+from ops.server import options_of
 from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
 
@@ -198,8 +199,8 @@ async def site(
         settings, registry, dsn, role=role, sinks=[(COLLECTOR, notes)], clock=clock, grace=1.0
     ) as service:
         backend = registry.auth[settings.entrepot.auth or "none"]
-        section = settings.section(backend.section or "")
-        app = App(service, await backend.connect(backend.config.model_validate(section)), Policy(rules))
+        config = options_of(backend.config, backend.section, settings)
+        app = App(service, await backend.connect(config), Policy(rules))
         async with TestClient(HttpServer(app)) as client:
             try:
                 yield Site(service, client, directory, notes)
