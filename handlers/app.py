@@ -120,6 +120,7 @@ class App:
     async def _serve(
         self, request: web.BaseRequest, router: Router, raw: list[str], request_id: list[str]
     ) -> web.StreamResponse:
+        self.policy.refresh()
         actor = await self._authenticator.identify(request.headers, request.method, request.path)
         request_id.append(f"req-{uuid4()}")
         request_id[0] = self._request_id(request) or request_id[0]

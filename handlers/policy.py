@@ -7,29 +7,62 @@ caller change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import structlog
 from oslo_policy import policy as oslo
+from oslo_policy._checks import FalseCheck
 
 from handlers.policy_defaults import DEFAULTS
+from handlers.policy_files import EVERY, PolicyFiles
 from kernel.context import Actor
+from kernel.errors import ConfigError
 from kernel.image import Image, member_of
+from kernel.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class Policy:
     """A set of rules; `replace` swaps it whole."""
 
-    def __init__(self, rules: Mapping[str, str] | None = None, default_rule: str = "default") -> None:
-        self.replace(rules or {}, default_rule)
+    def __init__(
+        self,
+        rules: Mapping[str, Any] | None = None,
+        default_rule: str = "default",
+        files: PolicyFiles | None = None,
+    ) -> None:
+        self._default_rule = default_rule
+        self._files = files
+        self.replace(rules or {})
 
-    def replace(self, rules: Mapping[str, str], default_rule: str = "default") -> None:
+    @classmethod
+    def of(cls, settings: Settings, every: float = EVERY) -> Policy:
+        """The operator's rules; `ConfigError` when his files are faulty.  Blocking, for a moment."""
+        files = PolicyFiles(settings, every)
+        return cls(files.read(), settings.oslo_policy.policy_default_rule, files)
+
+    def refresh(self) -> None:
+        """Use what the files say by now; while one of them is faulty, the rules that were good last."""
+        if self._files is None or not self._files.changed():
+            return
+        try:
+            self.replace(self._files.read())
+        except (ConfigError, OSError) as error:
+            log.error("policy_not_reloaded", reason=str(error))
+        else:
+            log.info("policy_reloaded")
+
+    def replace(self, rules: Mapping[str, Any]) -> None:
         """Use these rules on top of the defaults from now on."""
-        merged = {**DEFAULTS, **rules}
-        self._rules: Any = oslo.Rules.from_dict(dict(merged), default_rule)
-        self._asker = SimpleNamespace(rules=self._rules)
+        merged: dict[str, Any] = {**DEFAULTS, **rules}
+        parsed = oslo.Rules.from_dict(merged, self._default_rule)
+        _examine(parsed, rules)
+        self._rules: Any = parsed
+        self._asker = SimpleNamespace(rules=parsed)
         self._plain = merged["get_image"] == DEFAULTS["get_image"]
         self._admin = lru_cache(maxsize=4096)(self._is_admin)
 
@@ -38,8 +71,15 @@ class Policy:
         if _out_of_scope(actor):
             return False
         wanted = target if target is not None else {"project_id": actor.project_id}
-        check = self._rules.get(rule)
-        return bool(check is not None and check(wanted, credentials(actor), self._asker, rule))
+        try:
+            check = self._rules[rule]
+        except KeyError:
+            return False
+        try:
+            return bool(check(wanted, credentials(actor), self._asker, rule))
+        except (ValueError, TypeError, SyntaxError) as error:  # a substitution or a path that makes no sense
+            log.warning("policy_rule_senseless", rule=rule, reason=str(error))
+            return False
 
     def allowed_image(self, actor: Actor, rule: str, image: Image) -> bool:
         """Whether the rule passes for the caller on an image that he can see."""
@@ -53,6 +93,49 @@ class Policy:
 
     def _is_admin(self, actor: Actor) -> bool:
         return self.allowed(actor, "context_is_admin")
+
+
+def _examine(parsed: Any, written: Mapping[str, Any]) -> None:
+    """Say what is doubtful about an operator's rules; refuse what cannot be judged here.
+
+    Rules that lead back to themselves would never end: they are false.
+    """
+    referred = {check.match for rule in parsed.values() for check in _checks(rule) if _refers(check)}
+    for name, expression in written.items():
+        checks = list(_checks(parsed[name]))
+        if sum(isinstance(check, FalseCheck) for check in checks) > str(expression).count("!"):
+            raise ConfigError(f"policy rule {name}: '{expression}' cannot be understood")
+        for check in checks:
+            kind = getattr(check, "kind", None)
+            if kind in ("http", "https"):
+                raise ConfigError(f"policy rule {name}: {kind}: checks are not supported")
+            if kind == "rule" and check.match not in parsed:
+                log.warning("policy_rule_missing", rule=name, refers_to=check.match)
+        if name not in DEFAULTS and name not in referred:
+            log.warning("policy_rule_unknown", rule=name)
+    for name in [name for name in parsed if _circular(name, parsed, ())]:
+        log.warning("policy_rule_circular", rule=name)
+        parsed[name] = oslo.Rules.from_dict({name: "!"})[name]
+
+
+def _checks(check: Any) -> Iterator[Any]:
+    """A check and all those that it is made of."""
+    yield check
+    for inner in (*(getattr(check, "rules", None) or ()), *filter(None, (getattr(check, "rule", None),))):
+        yield from _checks(inner)
+
+
+def _refers(check: Any) -> bool:
+    return getattr(check, "kind", None) == "rule"
+
+
+def _circular(name: str, parsed: Any, above: tuple[str, ...]) -> bool:
+    if name in above:
+        return True
+    if name not in parsed:
+        return False
+    references = [check.match for check in _checks(parsed[name]) if _refers(check)]
+    return any(_circular(reference, parsed, (*above, name)) for reference in references)
 
 
 def _out_of_scope(actor: Actor) -> bool:

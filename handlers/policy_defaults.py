@@ -17,6 +17,39 @@ _ANY_VISIBLE: Final = (
 )
 _CONCERNED: Final = "(project_id:%(project_id)s or project_id:%(member_id)s)"
 
+_METADEF_READ: Final = f"{_ADMIN} or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))"
+_METADEF_READS: Final = (
+    "get_metadef_namespace",
+    "get_metadef_namespaces",
+    "get_metadef_object",
+    "get_metadef_objects",
+    "list_metadef_resource_types",
+    "get_metadef_resource_type",
+    "get_metadef_property",
+    "get_metadef_properties",
+    "get_metadef_tag",
+    "get_metadef_tags",
+)
+_METADEF_WRITES: Final = (
+    "modify_metadef_namespace",
+    "add_metadef_namespace",
+    "delete_metadef_namespace",
+    "modify_metadef_object",
+    "add_metadef_object",
+    "delete_metadef_object",
+    "add_metadef_resource_type_association",
+    "remove_metadef_resource_type_association",
+    "modify_metadef_property",
+    "add_metadef_property",
+    "remove_metadef_property",
+    "modify_metadef_tag",
+    "add_metadef_tag",
+    "add_metadef_tags",
+    "delete_metadef_tag",
+    "delete_metadef_tags",
+)
+"""Operators' files name them; there are no metadefs to read or write here."""
+
 DEFAULTS: Final[dict[str, str]] = {
     "default": "",
     "context_is_admin": "role:admin",
@@ -57,6 +90,10 @@ DEFAULTS: Final[dict[str, str]] = {
     "cache_clean": _ADMIN,
     "cache_prune": _ADMIN,
     "list_cached_nodes": _ADMIN,
+    "metadef_default": "",
+    "metadef_admin": _ADMIN,
+    **dict.fromkeys(_METADEF_READS, _METADEF_READ),
+    **dict.fromkeys(_METADEF_WRITES, "rule:metadef_admin"),
     # Ours: the /v2/image-imports resource, and what operators see and do under /ops/v1.
     "add_image_import": _MEMBER,
     "get_image_import": _READER,

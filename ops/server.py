@@ -139,6 +139,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Service, int]]:
     """A whole process, running: yields the service and the port it listens on (0 without an API)."""
     sinks = chosen_sinks(options.settings, options.registry)
+    policy = await asyncio.to_thread(Policy.of, options.settings)
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(
             running(
@@ -153,7 +154,7 @@ async def serving(
         )
         port = 0
         if options.role != "worker":
-            app = App(service, await authenticator(options), Policy())
+            app = App(service, await authenticator(options), policy)
             stack.push_async_callback(app.close)
             port = await _listen(app, options, stack)
         yield service, port

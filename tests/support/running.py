@@ -200,7 +200,8 @@ async def site(
     ) as service:
         backend = registry.auth[settings.entrepot.auth or "none"]
         config = options_of(backend.config, backend.section, settings)
-        app = App(service, await backend.connect(config), Policy(rules))
+        policy = Policy.of(settings, every=0) if rules is None else Policy(rules)
+        app = App(service, await backend.connect(config), policy)
         async with TestClient(HttpServer(app)) as client:
             try:
                 yield Site(service, client, directory, notes)
