@@ -21,7 +21,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from handlers import cors, events, health, history, image_data, images, imports, stores, versions
+from handlers import cors, events, health, history, image_data, image_update, images, imports, stores, versions
 from handlers.call import Call, base_url
 from handlers.errors import HttpError, body, printable, status_of
 from handlers.policy import Policy
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 API: Final[tuple[Route, ...]] = (
     *images.ROUTES,
+    *image_update.ROUTES,
     *image_data.ROUTES,
     *imports.ROUTES,
     *stores.ROUTES,

@@ -19,13 +19,15 @@ from handlers.schemas import (
     RESERVED,
     RESERVED_PREFIX,
     ImageBody,
+    formats_allowed,
     validated,
 )
 from kernel import commands as c
 from kernel import events as e
-from kernel.errors import Forbidden, Invalid, TooLarge
+from kernel.errors import Forbidden, Invalid
 from kernel.evolve import NOTHING
 from kernel.image import Image
+from kernel.patch import within
 
 
 async def create(call: Call) -> StreamResponse:
@@ -101,7 +103,7 @@ def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         if name in document:
             raise Forbidden(f"Attribute '{name}' is read-only")
     body = validated(ImageBody, document)
-    _formats_allowed(call, body)
+    formats_allowed(body, call.service.settings.image_format.allowed)
     properties = dict(body.__pydantic_extra__ or {})
     for name in properties:
         if not 1 <= len(name) <= 255:
@@ -118,11 +120,11 @@ def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         call.must("communitize_image", target)
     settings = call.service.settings.default
     tags = tuple(dict.fromkeys(body.tags))
-    _within("tags", len(tags), settings.image_tag_quota)
+    within("tags", len(tags), settings.image_tag_quota)
     for name in READ_ONLY_VALUES:
         if name in document:
             raise Forbidden(f"Attribute '{name}' is read-only")
-    _within("properties", len(properties), settings.image_property_quota)
+    within("properties", len(properties), settings.image_property_quota)
     return e.ImageCreated(
         image_id=body.id or str(uuid4()),
         owner=owner,
@@ -137,19 +139,6 @@ def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         tags=tags,
         properties=dict(properties),
     )
-
-
-def _formats_allowed(call: Call, body: ImageBody) -> None:
-    formats = call.service.settings.image_format
-    for name, allowed in (("disk_format", formats.disk_formats), ("container_format", formats.container_formats)):
-        value = getattr(body, name)
-        if value is not None and value not in allowed:
-            raise Invalid(f"{name}: '{value}' is not one of {', '.join(allowed)}")
-
-
-def _within(what: str, count: int, quota: int) -> None:
-    if 0 <= quota < count:
-        raise TooLarge(f"The limit of {quota} {what} an image is exceeded ({count})")
 
 
 def _as_owned_by(owner: str | None) -> Image:

@@ -5,6 +5,7 @@ Messages name the member that is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -95,6 +96,23 @@ class ImportBody(BaseModel):
     stores: list[str] | None = None
     all_stores: bool = False
     all_stores_must_succeed: bool = True
+
+
+def image_value(name: str, value: Any, formats: Mapping[str, Sequence[str]]) -> Any:
+    """One attribute or custom property as an image will hold it; `Invalid` if it may not hold that."""
+    body = validated(ImageBody, {name: value})
+    if name not in ImageBody.model_fields:
+        return (body.__pydantic_extra__ or {})[name]
+    formats_allowed(body, formats)
+    return getattr(body, name)
+
+
+def formats_allowed(body: ImageBody, formats: Mapping[str, Sequence[str]]) -> None:
+    """Refuse formats that this site does not take."""
+    for name, allowed in formats.items():
+        value = getattr(body, name)
+        if value is not None and value not in allowed:
+            raise Invalid(f"{name}: '{value}' is not one of {', '.join(allowed)}")
 
 
 T = TypeVar("T", bound=BaseModel)

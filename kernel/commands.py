@@ -12,6 +12,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from kernel import events as e
+from kernel.patch import Operation
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -23,6 +24,47 @@ class Command(Struct, frozen=True, kw_only=True):
 
 class CreateImage(Command, frozen=True, kw_only=True):
     image: e.ImageCreated
+
+
+class PatchImage(Command, frozen=True, kw_only=True):
+    """Change attributes and custom properties, in this order, all or nothing; negative quotas are no limit."""
+
+    operations: tuple[Operation, ...]
+    property_quota: int = -1
+    tag_quota: int = -1
+
+
+class AddTag(Command, frozen=True, kw_only=True):
+    """Quiet if the image has it."""
+
+    tag: str
+    quota: int = -1
+
+
+class RemoveTag(Command, frozen=True, kw_only=True):
+    tag: str
+
+
+class AddMember(Command, frozen=True, kw_only=True):
+    member: str
+    quota: int = -1
+
+
+class SetMemberStatus(Command, frozen=True, kw_only=True):
+    member: str
+    status: str
+
+
+class RemoveMember(Command, frozen=True, kw_only=True):
+    member: str
+
+
+class Deactivate(Command, frozen=True, kw_only=True):
+    """Take the data out of reach; quiet if it is."""
+
+
+class Reactivate(Command, frozen=True, kw_only=True):
+    """Give it back; quiet if it is in reach."""
 
 
 class DeleteImage(Command, frozen=True, kw_only=True):

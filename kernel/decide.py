@@ -14,6 +14,7 @@ from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
 from kernel.image import STAGING, TRANSITIONS, Fetch, Image, Job
+from kernel.patch import patch, within
 from kernel.work import Kind, outstanding
 
 C = TypeVar("C", bound=c.Command)
@@ -47,12 +48,84 @@ def _create(command: c.CreateImage, image: Image) -> Sequence[e.Event]:
     return (command.image,)
 
 
+@on(c.PatchImage)
+def _patch(command: c.PatchImage, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    if not command.operations:
+        return ()
+    quotas = {"property_quota": command.property_quota, "tag_quota": command.tag_quota}
+    return (patch(image, command.operations, **quotas),)
+
+
+@on(c.AddTag)
+def _add_tag(command: c.AddTag, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    if command.tag in image.tags:
+        return ()
+    within("tags", len(image.tags) + 1, command.quota)
+    return (e.TagAdded(tag=command.tag),)
+
+
+@on(c.RemoveTag)
+def _remove_tag(command: c.RemoveTag, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    if command.tag not in image.tags:
+        raise NotFound(f"Image {image.id} has no tag '{command.tag}'")
+    return (e.TagRemoved(tag=command.tag),)
+
+
+@on(c.Deactivate)
+def _deactivate(command: c.Deactivate, image: Image) -> Sequence[e.Event]:
+    return _act(image, "active", "deactivated", e.ImageDeactivated())
+
+
+@on(c.Reactivate)
+def _reactivate(command: c.Reactivate, image: Image) -> Sequence[e.Event]:
+    return _act(image, "deactivated", "active", e.ImageReactivated())
+
+
+def _act(image: Image, before: str, after: str, event: e.Event) -> Sequence[e.Event]:
+    _must_exist(image)
+    if image.status == after:
+        return ()
+    if image.status != before:
+        raise Forbidden(f"Image status transition from {image.status} to {after} is not allowed")
+    return (event,)
+
+
 @on(c.DeleteImage)
 def _delete(command: c.DeleteImage, image: Image) -> Sequence[e.Event]:
     _must_exist(image)
     if image.protected:
         raise Forbidden(f"Image {image.id} is protected and cannot be deleted")
     return (e.ImageDeleted(),)
+
+
+# --- members ---------------------------------------------------------------------------
+
+
+@on(c.AddMember)
+def _add_member(command: c.AddMember, image: Image) -> Sequence[e.Event]:
+    _must_be_shared(image)
+    present = [name for name, member in image.members.items() if not member.removed]
+    within("members", len(present) + 1, command.quota)
+    if command.member in present:
+        raise Conflict(f"Image {image.id} is shared with {command.member} already")
+    return (e.MemberAdded(member=command.member),)
+
+
+@on(c.SetMemberStatus)
+def _set_member_status(command: c.SetMemberStatus, image: Image) -> Sequence[e.Event]:
+    _must_be_shared(image)
+    _must_be_member(image, command.member)
+    return (e.MemberStatusChanged(member=command.member, status=command.status),)
+
+
+@on(c.RemoveMember)
+def _remove_member(command: c.RemoveMember, image: Image) -> Sequence[e.Event]:
+    _must_be_shared(image)
+    _must_be_member(image, command.member)
+    return (e.MemberRemoved(member=command.member),)
 
 
 # --- bytes from clients ----------------------------------------------------------------
@@ -289,6 +362,18 @@ def _must_be_known(image: Image) -> None:
 def _must_exist(image: Image) -> None:
     if not image.exists or image.gone:
         raise NotFound(f"No image found with ID {image.id}" if image.id else "No such image")
+
+
+def _must_be_shared(image: Image) -> None:
+    _must_exist(image)
+    if image.visibility != "shared":
+        raise Forbidden("Only shared images have members")
+
+
+def _must_be_member(image: Image, name: str) -> None:
+    member = image.members.get(name)
+    if member is None or member.removed:
+        raise NotFound(f"Image {image.id} is not shared with {name}")
 
 
 def _must_be_free(image: Image) -> None:

@@ -87,6 +87,11 @@ class ImageFormat(Section):
     require_image_format_match: IniBool = Field(True, description="Refuse data that is not what disk_format says.")
     gpt_safety_checks_nonfatal: IniList = Field((), description="Partition table checks whose failure is tolerated.")
 
+    @property
+    def allowed(self) -> dict[str, tuple[str, ...]]:
+        """Attribute of an image -> the formats it may name."""
+        return {"disk_format": self.disk_formats, "container_format": self.container_formats}
+
 
 class TaskSettings(Section):
     """[task]"""

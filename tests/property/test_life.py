@@ -268,7 +268,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.image.status in ("active", "deactivated"))
     @rule()
     def an_operator_deactivates_or_reactivates(self) -> None:
-        self.happens(e.ImageDeactivated() if self.image.status == "active" else e.ImageReactivated())
+        assert self.record(c.Deactivate() if self.image.status == "active" else c.Reactivate())
 
     @precondition(lambda self: self.image.job is not None)
     @rule(number=some_number)

@@ -82,6 +82,13 @@ class Site:
         document: dict[str, Any] = await response.json()
         return document
 
+    async def patch(
+        self, image_id: str, *operations: Any, who: str | Mapping[str, str] = "A", version: str = "v2.1"
+    ) -> ClientResponse:
+        """A patch in one of its two forms."""
+        headers = {"Content-Type": f"application/openstack-images-{version}-json-patch"}
+        return await self.call("PATCH", f"/images/{image_id}", who, json=list(operations), headers=headers)
+
     async def stage(self, image_id: str, data: bytes, who: str = "A", **headers: str) -> int:
         response = await self.call("PUT", f"/images/{image_id}/stage", who, data=data, headers={**OCTETS, **headers})
         return response.status

@@ -1,0 +1,108 @@
+"""`PATCH /v2/images/{image_id}`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp.web import StreamResponse
+
+from handlers import views
+from handlers.call import Call
+from handlers.patching import LocationOperation, Reader, media_type
+from handlers.routing import Route
+from handlers.schemas import image_value
+from kernel import commands as c
+from kernel.errors import Forbidden
+from kernel.handle import Guard
+from kernel.image import Image
+from kernel.patch import ALL_RIGHTS, Operation, Right
+
+_RULES: Final = {"public": "publicize_image", "community": "communitize_image"}
+"""Visibility -> the policy rule that setting it takes, beside `modify_image`."""
+
+
+async def update(call: Call) -> StreamResponse:
+    """All operations, or none; the whole image as it is afterwards."""
+    media = media_type(call.request.headers.get("Content-Type", ""))
+    reader = Reader(
+        media,
+        check=lambda name, value: _checked(call, name, value),
+        rights=lambda name: _rights(call, name),
+        locations=call.service.settings.default.show_multiple_locations,
+    )
+    wanted = reader.operations(await call.json(list))
+    if not wanted:
+        return _answer(call, await call.image())
+    image_id = call.parameters["image_id"]
+    guard = _guard(call, image_id, wanted)
+    commands = await _commands(call, wanted)
+    handled = await call.service.commands.handle(image_id, *commands, context=call.context, guard=guard)
+    return _answer(call, handled.after)
+
+
+def _answer(call: Call, image: Image) -> StreamResponse:
+    return call.reply(views.image(image, call.service.site, admin=call.admin))
+
+
+def _checked(call: Call, name: str, value: Any) -> Any:
+    return image_value(name, value, call.service.settings.image_format.allowed)
+
+
+def _rights(call: Call, name: str) -> tuple[Right, ...]:
+    return ALL_RIGHTS
+
+
+def _guard(call: Call, image_id: str, wanted: Sequence[Operation]) -> Guard:
+    """Who may change an image at all, publish it, and give it away."""
+    modify = call.guard(image_id, "modify_image")
+
+    def check(image: Image) -> None:
+        modify(image)
+        for operation in wanted:
+            if operation.name == "owner" and not call.admin:
+                raise Forbidden("Only administrators may change the owner of an image")
+            rule = _RULES.get(str(operation.value)) if operation.name == "visibility" else None
+            if rule is not None and not call.policy.allowed_image(call.actor, rule, image):
+                raise Forbidden(f"You are not authorized to make an image {operation.value}")
+
+    return check
+
+
+async def _commands(call: Call, wanted: Sequence[Operation]) -> list[c.Command]:
+    """Runs of ordinary operations as one command each, those on locations as their own, in order."""
+    settings = call.service.settings.default
+    commands: list[c.Command] = []
+    run: list[Operation] = []
+
+    def flush() -> None:
+        if run:
+            quotas = {"property_quota": settings.image_property_quota, "tag_quota": settings.image_tag_quota}
+            commands.append(c.PatchImage(operations=tuple(run), **quotas))
+            run.clear()
+
+    for operation in wanted:
+        if isinstance(operation, LocationOperation):
+            flush()
+            commands += await _location_commands(call, operation)
+        else:
+            run.append(operation)
+    flush()
+    return commands
+
+
+async def _location_commands(call: Call, operation: LocationOperation) -> Sequence[c.Command]:
+    """What an operation on locations asks of the image."""
+    raise Forbidden("This site does not let patches touch locations")
+
+
+ROUTES: Final = (
+    Route(
+        method="PATCH",
+        path="/images/{image_id}",
+        handler=update,
+        body="json",
+        errors=(400, 401, 403, 404, 409, 413, 415),
+        summary="Change an image",
+    ),
+)
