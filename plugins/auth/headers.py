@@ -42,6 +42,8 @@ _SERVICE: Final = {
     "service_project_id": ("X-Service-Project-Id",),
     "service_user_domain_id": ("X-Service-User-Domain-Id",),
     "service_project_domain_id": ("X-Service-Project-Domain-Id",),
+    "token": ("X-Auth-Token",),
+    "catalog": ("X-Service-Catalog",),
 }
 
 

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from kernel.context import Actor
-from kernel.errors import EntrepotError, Invalid
+from kernel.errors import Invalid, SourceFailed
 from kernel.extend import Description, FetchRequest, ImportMethod, Opened
 from kernel.options import IniList
 from plugins.methods._filtering import FilterConfig
@@ -17,6 +17,10 @@ from plugins.methods._http import Source, fetch
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MOST_METADATA: Final = 8 << 20
+_ATTRIBUTES: Final = frozenset(
+    {"id", "name", "status", "visibility", "owner", "checksum", "created_at", "updated_at", "self", "file", "schema"}
+    | {"disk_format", "container_format", "direct_url", "stores"}
+)
 
 
 class GlanceOptions(BaseModel):
@@ -61,57 +65,87 @@ def _secrets(options: GlanceOptions, actor: Actor) -> tuple[dict[str, Any], dict
 
 
 def _endpoint(catalog: str, region: str, interface: str) -> str | None:
-    for service in orjson.loads(catalog) if catalog else ():
+    """The image service's URL in a catalogue of either form: one URL an endpoint, or one for each interface."""
+    try:
+        services = orjson.loads(catalog) if catalog else ()
+    except orjson.JSONDecodeError:
+        return None
+    for service in _objects(services):
         if service.get("type") != "image":
             continue
-        for endpoint in service.get("endpoints", ()):
-            same_region = str(endpoint.get("region", "")).lower() == region.lower()
-            if same_region and endpoint.get("interface") == interface:
-                return str(endpoint["url"]).rstrip("/").removesuffix("/v2")
+        for endpoint in _objects(service.get("endpoints")):
+            where = endpoint.get("region") or endpoint.get("region_id") or ""
+            url = endpoint.get("url") if endpoint.get("interface") == interface else endpoint.get(f"{interface}URL")
+            if str(where).lower() == region.lower() and isinstance(url, str):
+                return url.rstrip("/").removesuffix("/v2")
     return None
+
+
+def _objects(listed: object) -> list[dict[str, Any]]:
+    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
 
 
 def _source(request: FetchRequest, path: str) -> Source:
     endpoint = request.options.get("endpoint")
     if not endpoint:
         region, interface = request.options["glance_region"], request.options["glance_service_interface"]
-        raise Invalid(f"The catalogue has no {interface} image endpoint in region {region}")
+        raise SourceFailed(f"The catalogue has no {interface} image endpoint in region {region}")
     token = request.secrets.get("token")
     return Source(
         uri=f"{endpoint}/v2/images/{request.options['glance_image_id']}{path}",
         config=request.settings,
         headers={"X-Auth-Token": token} if token else {},
         trusted=True,
+        since=request.since,
     )
 
 
 async def _describe(request: FetchRequest) -> Description:
     """Formats and the properties that begin with one of the prefixes, from the remote image, which must be active."""
-    opened = await fetch(_source(request, ""))
-    raw = b""
-    async for chunk in opened.chunks:
-        raw += chunk
-        if len(raw) > _MOST_METADATA:
-            raise Invalid("The remote image's description is too long")
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise Invalid("The remote image service sent no JSON") from None
-    if not isinstance(document, dict) or document.get("status") != "active":
-        raise EntrepotError("The remote image is not active")
+    document = await _document(request)
+    if document.get("status") != "active":
+        raise SourceFailed("The remote image is not active")
+    formats = document.get("disk_format"), document.get("container_format")
+    if not all(isinstance(name, str) for name in formats):
+        raise SourceFailed("The remote image has no formats")
     prefixes = tuple(request.settings.extra_properties)
     properties: dict[str, str | None] = {
-        str(name): str(value)
+        name: value
         for name, value in document.items()
-        if name.startswith(prefixes) and not name.startswith("os_glance") and isinstance(value, str)
+        if name.startswith(prefixes) and not _is_ours(name) and isinstance(value, str)
     }
     size = document.get("size")
     return Description(
-        disk_format=document.get("disk_format"),
-        container_format=document.get("container_format"),
+        disk_format=formats[0],
+        container_format=formats[1],
         properties=properties,
-        size=size if isinstance(size, int) else None,
+        size=size if isinstance(size, int) and size >= 0 else None,
     )
+
+
+async def _document(request: FetchRequest) -> dict[str, Any]:
+    opened = await fetch(_source(request, ""))
+    raw = b""
+    try:
+        async for chunk in opened.chunks:
+            raw += chunk
+            if len(raw) > _MOST_METADATA:
+                raise SourceFailed("The remote image's description is too long")
+    finally:
+        if opened.close is not None:
+            await opened.close()
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise SourceFailed("The remote image service sent no JSON") from None
+    if not isinstance(document, dict):
+        raise SourceFailed("The remote image service sent no image")
+    return document
+
+
+def _is_ours(name: str) -> bool:
+    """Names that say something of the image itself, which an operator's prefix must not reach."""
+    return name in _ATTRIBUTES or name.startswith(("os_glance", "os_hash_"))
 
 
 async def _open(request: FetchRequest) -> Opened:
