@@ -10,11 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from kernel import commands as c
 from kernel import events as e
 from kernel.context import Context
-from kernel.errors import EntrepotError, Invalid
+from kernel.errors import EntrepotError, Interrupted, Invalid, TooLarge
 from kernel.extend import FetchRequest, ImportMethod, LocalFiles
 from kernel.fetching import Fetch, SourceChanged, boot_id
 from kernel.ids import stream_of
@@ -26,6 +29,13 @@ from kernel.site import Site
 from kernel.stepping import run_step
 from kernel.streams import Intake, digest
 from kernel.verdict import judge
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS: Final = 3
+"""How often a source is read from its beginning before it is given up."""
+_PAUSE: Final = 0.2
+"""Seconds before the second attempt; more before the third."""
 
 Note = Callable[[c.Command], Awaitable[None]]
 """Records something in the middle of a step."""
@@ -54,27 +64,41 @@ class Acquirer:
         return (c.RecordMetadata(task_id=job.task_id, copied=copied),)
 
     async def fetch(self, image: Image, job: Job) -> Sequence[c.Command]:
-        """Bring the bytes into staging; a source that changes in the middle is read anew, once."""
+        """Bring the bytes into staging.
+
+        A source that has changed in the middle, or broke off and vouches for nothing, is
+        read anew a few times; one that never sent a byte is given up at once.
+        """
         method = self._method(job)
         request = await self._request(image, job)
         had, held = await self._predecessor(job)
-        attempt = Fetch(
-            method, replace(request, validator=job.fetch.validator if held and job.fetch else None), had, held
-        )
-        try:
-            blob = await self._fetch(image, job, attempt, "fetch")
-        except SourceChanged:
-            blob = await self._fetch(image, job, Fetch(method, request, None, 0), "fetch-anew")
+        validator = job.fetch.validator if held and job.fetch else None
+        for attempt in range(1, _ATTEMPTS + 1):
+            fetch = Fetch(method, replace(request, validator=validator), had, held)
+            try:
+                blob = await self._fetch(image, job, fetch, "fetch" if attempt == 1 else f"fetch-{attempt}")
+                break
+            except (SourceChanged, Interrupted) as error:
+                hopeless = isinstance(error, Interrupted) and (fetch.validator is not None or not fetch.received)
+                if hopeless or attempt == _ATTEMPTS:
+                    raise
+                log.info("fetch_anew", image_id=image.id, after=fetch.received, reason=str(error))
+            finally:
+                await fetch.close()
+            had, held, validator = None, 0, None
+            await asyncio.sleep(_PAUSE * attempt)
         await self._forget_partials(image)
         return (c.RecordFetch(task_id=job.task_id, blob=blob),)
 
     async def _fetch(self, image: Image, job: Job, fetch: Fetch, step: str) -> e.Blob:
         await fetch.open()
+        settings = self._site.settings.default
+        if fetch.total is not None and fetch.total > settings.image_size_cap:
+            raise TooLarge(f"The source announces {fetch.total} bytes, the limit is {settings.image_size_cap}")
         name = blob_name(image.id, job.task_id, step, self._lease.epoch)
         started = e.FetchStarted(name=name, total=fetch.total, validator=fetch.validator, boot=boot_id())
         if fetch.validator is not None:
             await self._note(c.RecordFetchStart(task_id=job.task_id, started=started))
-        settings = self._site.settings.default
         self._lease.report("fetching", 0, fetch.total)
         intake = Intake(
             fetch.chunks(),
@@ -92,15 +116,19 @@ class Acquirer:
         return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
 
     async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
-        """What a killed process of this very system had fetched before."""
+        """What a killed process of this very system had fetched before.
+
+        Never all of it: the source is asked for at least one byte, to hear that it is the same still.
+        """
         fetch = job.fetch
         if fetch is None or fetch.validator is None or fetch.boot is None or fetch.boot != boot_id():
             return None, 0
         path = self._staging.partial(fetch.name)
         try:
-            return path, (await asyncio.to_thread(path.stat)).st_size
+            size = (await asyncio.to_thread(path.stat)).st_size
         except OSError:
             return None, 0
+        return path, size if fetch.total is None else min(size, max(fetch.total - 1, 0))
 
     async def _forget_partials(self, image: Image) -> None:
         """What earlier attempts left behind is of no use any more."""

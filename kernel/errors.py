@@ -74,7 +74,11 @@ class Unavailable(EntrepotError):
     """Seconds after which a client may sensibly try again."""
 
 
-class Interrupted(EntrepotError):
+class SourceFailed(EntrepotError):
+    """The source could not be read."""
+
+
+class Interrupted(SourceFailed):
     """The source broke off in the middle."""
 
 

@@ -7,8 +7,9 @@ the box comes in through the same doors as a stranger's package.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
@@ -175,6 +176,8 @@ class Opened(Struct, frozen=True, kw_only=True):
     """Where `chunks` begins: what was asked for, or 0 when the source starts over."""
     validator: str | None = None
     """What identifies this very version of the bytes (a strong ETag), for going on later."""
+    close: Callable[[], Awaitable[None]] | None = None
+    """Lets go of the source, whether or not `chunks` was read; may be called twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +193,8 @@ class FetchRequest:
     size_cap: int
     offset: int = 0
     validator: str | None = None
+    since: float = field(default_factory=time.monotonic)
+    """When this worker's fetch began, by the monotonic clock, however often it was interrupted since."""
 
 
 class Description(Struct, frozen=True, kw_only=True):

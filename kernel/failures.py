@@ -23,7 +23,7 @@ def kind_of(error: BaseException) -> str:
             return "denied"
         case errors.OverQuota() | errors.StoreReadOnly() | errors.Forbidden():
             return "forbidden"
-        case errors.Interrupted():
+        case errors.SourceFailed():
             return "http"
         case errors.NotFound() | errors.Gone():
             return "vanished"

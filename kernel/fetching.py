@@ -18,18 +18,20 @@ from typing import Final
 
 import structlog
 
-from kernel.errors import Interrupted
+from kernel.errors import Interrupted, SourceFailed
 from kernel.extend import FetchRequest, ImportMethod, Opened
 from kernel.streams import CHUNK
 
 log = structlog.get_logger(__name__)
 
 _TRIES: Final = 4
-"""Attempts in a row without a single new byte after which a source is given up."""
+"""Attempts in a row that brought next to nothing after which a source is given up."""
+_NOTHING: Final = 64 << 10
+"""Bytes below which an attempt counts as having brought nothing: nobody may keep us busy with drops."""
 
 
-class SourceChanged(Exception):
-    """The source is not the one whose first part we have."""
+class SourceChanged(SourceFailed):
+    """The source changed while it was being read."""
 
 
 class Fetch:
@@ -46,18 +48,30 @@ class Fetch:
         self.total: int | None = None
         self._opened: Opened | None = None
 
+    @property
+    def received(self) -> int:
+        """Bytes that are here by now."""
+        return self._offset
+
     async def open(self) -> None:
         """Ask the source for what is missing; afterwards `total` and `validator` are known."""
+        await self.close()
         asked = replace(self._request, offset=self._offset, validator=self.validator)
-        opened = await self._open_source(asked)
+        opened = self._opened = await self._open_source(asked)
         if opened.offset != self._offset:
             raise SourceChanged
         if self._offset and opened.validator != self.validator:
             raise SourceChanged
         if self.total is not None and opened.total not in (None, self.total):
             raise SourceChanged
-        self._opened, self.validator = opened, opened.validator
+        self.validator = opened.validator
         self.total = opened.total if opened.total is not None else self.total
+
+    async def close(self) -> None:
+        """Let go of the source."""
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.close is not None:
+            await opened.close()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Every byte of the source, once, in order."""
@@ -72,14 +86,15 @@ class Fetch:
                 async for chunk in self._opened.chunks:
                     self._offset += len(chunk)
                     yield chunk
+                if self.total is None or self._offset >= self.total:
+                    return
+                raise Interrupted(f"The source sent {self._offset} of {self.total} bytes")
             except Interrupted as error:
-                barren = barren + 1 if self._offset == before else 0
+                barren = barren + 1 if self._offset - before < _NOTHING else 0
                 if self.validator is None or barren >= _TRIES:
                     raise
                 log.info("fetch_interrupted", image_id=self._request.image.id, at=self._offset, reason=str(error))
                 await self._again(barren)
-            else:
-                return
 
     async def _again(self, barren: int) -> None:
         for attempt in range(_TRIES):

@@ -15,7 +15,7 @@ import re
 import socket
 from collections.abc import Sequence
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,9 +30,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SCHEMES: Final = ("http", "https")
 """What we can speak, whatever the lists allow."""
 
-_ODD: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_ODD: Final = re.compile(r"[\x00-\x20\x7f-\xa0\\]|\s")
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_NAME: Final = re.compile(r"[a-z0-9_.-]+")
 _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
 _DOTTED: Final = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
+_WRAPPERS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""IPv6 networks whose last four bytes are an IPv4 address: that of NAT64, and the old compatible one."""
 _PATIENCE: Final = 10.0
 """Seconds for which a name may take to resolve."""
 
@@ -72,19 +76,23 @@ class FilterConfig(BaseModel):
     max_redirects: int = Field(10, ge=0, description="Redirects followed, each judged like the first URI. (ours)")
     connect_timeout: float = Field(30, gt=0, description="Seconds to connect. (ours)")
     stall_timeout: float = Field(60, gt=0, description="Seconds without a byte after which a fetch fails. (ours)")
+    total_timeout: float = Field(
+        86400, ge=0, description="Seconds that one fetch may take in all, pauses included; 0 is no limit. (ours)"
+    )
 
 
 class Target(Struct, frozen=True):
     """A URI that passed the lists."""
 
     uri: str
-    """Without user-info."""
+    """As it is asked for: host in its canonical form, without user-info."""
     scheme: str
     host: str
     """Canonical: lower case, ASCII, no trailing dot, no brackets."""
     port: int | None
     user: str | None = None
     password: str | None = None
+    """Both with their escapes resolved."""
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -93,11 +101,15 @@ class Target(Struct, frozen=True):
 
 def refusal(uri: str) -> Invalid:
     """What every refused URI gets, alike whatever the reason, so that nobody can probe with it."""
-    return Invalid(f"The given URI does not pass filtering: {mask_url(uri)[:300]}")
+    return Invalid(f"The given URI does not pass filtering: {mask_url(_ODD.sub('_', uri))[:300]}")
 
 
 def parse(uri: str) -> Target:
-    """Take a URI apart; refuses whatever could be read in two ways."""
+    """Take a URI apart; refuses whatever could be read in two ways.
+
+    What is asked for later is put together anew from the parts that were judged, so
+    that no other parser can find another host in it.
+    """
     if _ODD.search(uri):
         raise refusal(uri)
     try:
@@ -108,42 +120,43 @@ def parse(uri: str) -> Target:
     scheme, host = parts.scheme.lower(), parts.hostname
     if not scheme or not host or port == 0:
         raise refusal(uri)
-    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
-    canonical = canonical_host(host, bracketed)
+    canonical = canonical_host(host, bracketed=parts.netloc.rpartition("@")[2].startswith("["))
     if canonical is None:
         raise refusal(uri)
-    shown = f"[{host}]" if bracketed else host
-    authority = shown if port is None else f"{shown}:{port}"
+    shown = f"[{canonical}]" if ":" in canonical else canonical
+    try:
+        path, query = quote(parts.path, safe=_PRINTABLE), quote(parts.query, safe=_PRINTABLE)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise refusal(uri) from None
+    asked = parts._replace(
+        scheme=scheme, netloc=shown if port is None else f"{shown}:{port}", path=path or "/", query=query, fragment=""
+    )
     return Target(
-        uri=parts._replace(netloc=authority, fragment="").geturl(),
+        uri=asked.geturl(),
         scheme=scheme,
         host=canonical,
         port=port,
-        user=parts.username,
-        password=parts.password,
+        user=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
     )
 
 
 def canonical_host(host: str, bracketed: bool = False) -> str | None:
     """One spelling for every host; None for spellings that hide an address."""
-    text = host.lower().removesuffix(".")
+    text = host.lower()
     if bracketed or ":" in text:
         try:
             address = ipaddress.IPv6Address(text)
         except ValueError:
             return None
-        return str(address.ipv4_mapped or address)
-    if _NUMERIC.fullmatch(text):
-        if not _DOTTED.fullmatch(text):
-            return None
-        try:
-            return str(ipaddress.IPv4Address(text))
-        except ValueError:
-            return None
-    try:
-        return text.encode("idna").decode("ascii") or None
+        return None if address.scope_id else str(address.ipv4_mapped or address)
+    try:  # other scripts have digits and dots of their own
+        text = text.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
         return None
+    if _NUMERIC.fullmatch(text):
+        return text if _DOTTED.fullmatch(text) and all(int(part) < 256 for part in text.split(".")) else None
+    return text if _NAME.fullmatch(text) else None
 
 
 def judge(target: Target, config: FilterConfig) -> None:
@@ -168,21 +181,23 @@ def _hosts(listed: Sequence[str]) -> list[str]:
 
 async def resolve(target: Target, config: FilterConfig) -> list[Address]:
     """Addresses that may be connected to, in the resolver's order; refuses when there is none."""
-    found = await _look_up(target)
+    found = await look_up(target)
     if target.host in _hosts(config.allowed_hosts):
         return found
-    denied = () if config.allowed_hosts else frozenset(_hosts(config.disallowed_hosts))
+    denied = frozenset[str]() if config.allowed_hosts else frozenset(_hosts(config.disallowed_hosts))
     passed = [
         address
         for address in found
-        if str(_plain(address)) not in denied and not any(_inside(address, net) for net in config.disallowed_networks)
+        if not any(str(form) in denied for form in _forms(address))
+        and not any(_inside(address, net) for net in config.disallowed_networks)
     ]
     if not passed:
         raise refusal(target.uri)
     return passed
 
 
-async def _look_up(target: Target) -> list[Address]:
+async def look_up(target: Target) -> list[Address]:
+    """What the host is, or its name stands for right now."""
     try:
         return [ipaddress.ip_address(target.host)]
     except ValueError:
@@ -196,15 +211,18 @@ async def _look_up(target: Target) -> list[Address]:
     return list(dict.fromkeys(ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows))
 
 
-def _plain(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one that merely wraps it."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)
-    return address
+def _forms(address: Address) -> tuple[Address, ...]:
+    """The address, and the IPv4 address inside an IPv6 one that merely wraps it."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return (address,)
+    inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+    if inner is None and any(address in wrapper for wrapper in _WRAPPERS) and int(address) > 1:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return (address,) if inner is None else (address, inner)
 
 
 def _inside(address: Address, network: Network) -> bool:
-    return any(item.version == network.version and item in network for item in (address, _plain(address)))
+    return any(item.version == network.version and item in network for item in _forms(address))
 
 
 async def admit(uri: str, config: FilterConfig) -> Target:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import base64
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 from urllib.parse import urljoin
@@ -12,14 +14,17 @@ from urllib.parse import urljoin
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
+from yarl import URL
 
-from kernel.errors import Interrupted, Invalid
+from kernel.errors import Interrupted, SourceFailed
 from kernel.extend import Opened
 from kernel.masking import mask_url
 from plugins.methods._filtering import SCHEMES, Address, FilterConfig, Target, judge, parse, refusal, resolve
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_BUFFER: Final = 1 << 20
+"""Bytes that may wait unread."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -28,9 +33,16 @@ class Source(Struct, frozen=True, kw_only=True):
     uri: str
     config: FilterConfig
     headers: Mapping[str, str] = {}
-    """Sent to the first origin only."""
+    """Sent to the first origin only, and not any more once a redirect has left it."""
     trusted: bool = False
-    """Whether the host comes from a catalogue, so that no network is off limits."""
+    """Whether the host comes from a catalogue, so that no network is off limits for it."""
+    since: float | None = None
+    """When the whole undertaking began, by the monotonic clock."""
+
+    @property
+    def until(self) -> float | None:
+        limit = self.config.total_timeout
+        return self.since + limit if limit and self.since is not None else None
 
 
 class _Pinned(AbstractResolver):
@@ -61,22 +73,22 @@ class _Pinned(AbstractResolver):
 async def fetch(source: Source, offset: int = 0, validator: str | None = None) -> Opened:
     """Open a URI, from `offset` if the source still is the version that `validator` names.
 
-    `Invalid` when a hop is refused or the answer is no success, `Interrupted` when the line breaks.
+    `Invalid` when a hop is refused, `SourceFailed` when the answer is no success, `Interrupted` when the line breaks.
     """
     target = parse(source.uri)
-    first = target.origin
+    first, at_home = target.origin, True
+    credentials = {**source.headers, **_basic(target)}
     for _ in range(source.config.max_redirects + 1):
+        at_home = at_home and target.origin == first
         judge(target, source.config)
-        headers = {"Accept-Encoding": "identity", "User-Agent": "entrepot"}
-        if target.origin == first:
-            headers |= source.headers
+        headers = {"Accept-Encoding": "identity", "User-Agent": "entrepot", **(credentials if at_home else {})}
         if offset and validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-        session = await _session(source, target)
+        session = await _session(source.config, target, trusted=source.trusted and at_home)
         try:
-            response = await _get(session, target, headers, with_credentials=target.origin == first)
+            response = await _get(session, target, headers, source.config)
             if response.status not in _REDIRECTS:
-                return _opened(session, response, target, offset)
+                return _opened(session, response, target, source, offset)
             location = response.headers.get("Location")
             response.close()
         except BaseException:
@@ -84,22 +96,32 @@ async def fetch(source: Source, offset: int = 0, validator: str | None = None) -
             raise
         await session.close()
         if not location:
-            raise Invalid(f"{mask_url(target.uri)} redirects to nowhere")
+            raise SourceFailed(f"{mask_url(target.uri)} redirects to nowhere")
         target = _next(target, location)
-    raise Invalid(f"{mask_url(source.uri)} redirects more than {source.config.max_redirects} times")
+    raise SourceFailed(f"{mask_url(source.uri)} redirects more than {source.config.max_redirects} times")
+
+
+def _basic(target: Target) -> dict[str, str]:
+    """The user-info of a URI as it is sent."""
+    if target.user is None:
+        return {}
+    pair = f"{target.user}:{target.password or ''}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 def _next(target: Target, location: str) -> Target:
-    following = parse(urljoin(target.uri, location))
+    try:
+        following = parse(urljoin(target.uri, location))
+    except ValueError:
+        raise refusal(location) from None
     if following.scheme not in SCHEMES:
         raise refusal(following.uri)
     return following
 
 
-async def _session(source: Source, target: Target) -> aiohttp.ClientSession:
-    config = source.config
+async def _session(config: FilterConfig, target: Target, *, trusted: bool) -> aiohttp.ClientSession:
     open_to_all = config.model_copy(update={"disallowed_networks": ()})
-    addresses = await resolve(target, open_to_all if source.trusted else config)
+    addresses = await resolve(target, open_to_all if trusted else config)
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=config.connect_timeout, sock_read=config.stall_timeout, connect=config.connect_timeout
     )
@@ -108,62 +130,78 @@ async def _session(source: Source, target: Target) -> aiohttp.ClientSession:
         connector=connector,
         timeout=timeout,
         auto_decompress=False,
-        read_bufsize=1 << 20,
+        read_bufsize=_BUFFER,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 
 async def _get(
-    session: aiohttp.ClientSession, target: Target, headers: Mapping[str, str], *, with_credentials: bool
+    session: aiohttp.ClientSession, target: Target, headers: Mapping[str, str], config: FilterConfig
 ) -> aiohttp.ClientResponse:
-    auth = None
-    if with_credentials and target.user is not None:
-        auth = aiohttp.BasicAuth(target.user, target.password or "")
     try:
-        return await session.get(target.uri, headers=headers, auth=auth, allow_redirects=False)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        async with asyncio.timeout(config.connect_timeout + config.stall_timeout):  # drop by drop, headers never stall
+            return await session.get(URL(target.uri, encoded=True), headers=headers, allow_redirects=False)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise Interrupted(f"{mask_url(target.uri)} could not be reached: {_why(error)}") from None
 
 
-def _opened(session: aiohttp.ClientSession, response: aiohttp.ClientResponse, target: Target, offset: int) -> Opened:
+def _opened(
+    session: aiohttp.ClientSession, response: aiohttp.ClientResponse, target: Target, source: Source, offset: int
+) -> Opened:
+    async def close() -> None:
+        response.close()
+        await session.close()
+
     status = response.status
+    if status == 416 and offset:  # there is nothing there any more: it has changed, whatever If-Range made of it
+        return Opened(chunks=_nothing(), close=close)
     if not 200 <= status < 300:
-        raise Invalid(f"The image could not be fetched: {mask_url(target.uri)} answered {status}")
+        raise SourceFailed(f"The image could not be fetched: {mask_url(target.uri)} answered {status}")
     begins, total = 0, response.content_length
     if status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None:
-            raise Invalid(f"{mask_url(target.uri)} answered with a part it does not name")
+            raise SourceFailed(f"{mask_url(target.uri)} answered with a part it does not name")
         begins, total = int(match[1]), int(match[3])
     return Opened(
-        chunks=_chunks(session, response, target),
+        chunks=_chunks(response, target, source.until),
         total=total,
         offset=begins,
         validator=_validator(response) if total is not None else None,
+        close=close,
     )
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:
-    """What can be asked for again: a strong ETag, if the server serves parts at all."""
+    """What can be asked for again: a strong ETag, unless the server says that it serves no parts."""
     tag = response.headers.get("ETag", "")
-    ranges = response.status == 206 or "bytes" in response.headers.get("Accept-Ranges", "")
-    return tag if ranges and tag.startswith('"') else None
+    refuses = response.status != 206 and response.headers.get("Accept-Ranges", "").strip().lower() == "none"
+    return tag if tag.startswith('"') and not refuses else None
 
 
-async def _chunks(
-    session: aiohttp.ClientSession, response: aiohttp.ClientResponse, target: Target
-) -> AsyncIterator[bytes]:
+async def _nothing() -> AsyncIterator[bytes]:
+    for nothing in tuple[bytes, ...]():
+        yield nothing
+
+
+async def _chunks(response: aiohttp.ClientResponse, target: Target, until: float | None) -> AsyncIterator[bytes]:
     try:
         async for chunk in response.content.iter_any():
+            if until is not None and time.monotonic() > until:
+                raise SourceFailed(f"{mask_url(target.uri)} takes too long to send everything")
             yield chunk
     except TimeoutError:
-        raise Interrupted(f"{mask_url(target.uri)} sent nothing for too long") from None
+        raise SourceFailed(f"{mask_url(target.uri)} sent nothing for too long") from None
     except (aiohttp.ClientError, OSError) as error:
+        if arrived := _arrived(response.content):
+            yield arrived
         raise Interrupted(f"{mask_url(target.uri)} broke off: {_why(error)}") from None
-    finally:
-        response.close()
-        with contextlib.suppress(Exception):
-            await session.close()
+
+
+def _arrived(content: aiohttp.StreamReader) -> bytes:
+    """What had come in before the line broke; the reader would rather report the break than hand it over."""
+    content.set_exception(None)  # type: ignore[arg-type]
+    return content.read_nowait()
 
 
 def _why(error: BaseException) -> str:

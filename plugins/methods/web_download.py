@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from kernel.context import Actor
 from kernel.extend import FetchRequest, ImportMethod, Opened
 from kernel.masking import mask_url
-from plugins.methods._filtering import FilterConfig, admit, refusal
+from plugins.methods._filtering import FilterConfig, admit
 from plugins.methods._http import Source, fetch
 
 
@@ -40,10 +40,8 @@ def _secrets(options: WebOptions, actor: Actor) -> tuple[dict[str, Any], dict[st
 
 async def _open(request: FetchRequest) -> Opened:
     uri = request.secrets.get("uri") or str(request.options["uri"])
-    try:
-        return await fetch(Source(uri=uri, config=request.settings), request.offset, request.validator)
-    except UnicodeError:
-        raise refusal(uri) from None
+    source = Source(uri=uri, config=request.settings, since=request.since)
+    return await fetch(source, request.offset, request.validator)
 
 
 EXTENSION = ImportMethod(
