@@ -27,6 +27,7 @@ STATUSES: Final[Mapping[type[k.EntrepotError], int]] = {
     k.Gone: 410,
     k.TooLarge: 413,
     k.UnacceptableData: 415,
+    k.BadSignature: 400,
     k.Unavailable: 503,
     k.UnknownEvent: 503,
     k.Fenced: 503,

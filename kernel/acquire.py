@@ -25,6 +25,7 @@ from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
 from kernel.marks import mark
 from kernel.naming import blob_name
+from kernel.signing import check_all, check_of, signature_of
 from kernel.site import Site
 from kernel.stepping import run_step
 from kernel.streams import Intake, digest
@@ -152,13 +153,25 @@ class Acquirer:
         return (c.RecordStep(task_id=job.task_id, completed=completed),)
 
     async def look(self, image: Image, job: Job) -> Sequence[c.Command]:
-        """Inspect staged bytes of which no facts are known."""
+        """Inspect staged bytes of which no facts are known, and verify the signature of those that are signed."""
         assert job.data is not None
-        size, _, facts = await digest(self._site.staging.read(job.data.url), job.data.digests.algo, inspect=True)
+        size, facts = job.data.size, job.data.facts
+        if facts is None:
+            size, _, facts = await digest(self._site.staging.read(job.data.url), job.data.digests.algo, inspect=True)
         verdict = judge(image.disk_format, image.container_format, size, facts, self._site.rules)
+        await self._verify(image, job.data)
         virtual = verdict.virtual_size if verdict.detected else job.virtual_size
         found = c.RecordInspection(task_id=job.task_id, detected=verdict.detected, virtual_size=virtual)
         return (found,)
+
+    async def _verify(self, image: Image, data: e.Blob) -> None:
+        signature = signature_of(image.properties)
+        if signature is None:
+            return
+        self._lease.report("verifying", 0, data.size)
+        check = await check_of(signature, self._site.keys)
+        source = self._site.staging.read(data.url)
+        await check_all(check, source, lambda done: self._lease.report("verifying", done, data.size))
 
     # --- pieces ------------------------------------------------------------------------
 

@@ -59,6 +59,10 @@ class UnacceptableData(EntrepotError):
     """The data is not what was declared, or is unsafe."""
 
 
+class BadSignature(UnacceptableData):
+    """The signature of the data cannot be verified."""
+
+
 class PluginFailed(EntrepotError):
     """A plugin failed."""
 

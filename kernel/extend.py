@@ -1,4 +1,4 @@
-"""The five doors: what a file in `stores/` or `plugins/` may export as `EXTENSION`.
+"""The doors: what a file in `stores/` or `plugins/` may export as `EXTENSION`.
 
 Each door is a frozen value with a config model, a way to bring the thing to
 life and a `selftest` that makes the contract suites cover it.  What ships in
@@ -387,4 +387,37 @@ class AuthBackend:
     selftest: Callable[[Path], BaseModel] | None = None
 
 
-Extension = StoreDriver | ImportMethod | ImportStep | NotificationSink | AuthBackend
+# --- keys --------------------------------------------------------------------------------
+
+
+class KeySource(Protocol):
+    """Where certificates come from, with which signatures of images are verified."""
+
+    async def certificate(self, key_id: str) -> bytes:
+        """An X.509 certificate, PEM or DER; `NotFound` if none has this id, `Unavailable` if none can be had."""
+        ...
+
+    async def delete(self, key_id: str) -> None:
+        """Forget a key that nothing needs any more; a source that keeps no keys does nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyManager:
+    """A kind of key source; `[entrepot] key_source` names one, or the configuration gives it away."""
+
+    name: str
+    config: type[BaseModel]
+    connect: Callable[[Any, Mapping[str, Mapping[str, str]]], Awaitable[KeySource]]
+    """From its own options, and every section as written, which is for libraries that read their own."""
+    chosen_by: Callable[[Mapping[str, Mapping[str, str]]], bool] = lambda sections: False
+    """Whether an operator who names none, but has written these sections, means this one."""
+    reads: frozenset[str] = frozenset()
+    """Sections that its library reads as it pleases."""
+    section: str | None = None
+    unavailable: str | None = None
+
+
+Extension = StoreDriver | ImportMethod | ImportStep | NotificationSink | AuthBackend | KeyManager

@@ -16,15 +16,15 @@ from typing import Any, Final, TypeVar
 from stevedore import ExtensionManager
 
 from kernel.errors import ConfigError
-from kernel.extend import AuthBackend, Extension, ImportMethod, ImportStep, NotificationSink, StoreDriver
+from kernel.extend import AuthBackend, Extension, ImportMethod, ImportStep, KeyManager, NotificationSink, StoreDriver
 
 GROUP: Final = "entrepot.extensions"
 """Entry-point group of packages that are not ours."""
 
 _PACKAGES: Final = ("stores", "plugins")
-_KINDS: Final = (StoreDriver, ImportMethod, ImportStep, NotificationSink, AuthBackend)
+_KINDS: Final = (StoreDriver, ImportMethod, ImportStep, NotificationSink, AuthBackend, KeyManager)
 
-T = TypeVar("T", StoreDriver, ImportMethod, ImportStep, NotificationSink, AuthBackend)
+T = TypeVar("T", StoreDriver, ImportMethod, ImportStep, NotificationSink, AuthBackend, KeyManager)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Registry:
     steps: dict[str, ImportStep] = field(default_factory=dict)
     sinks: dict[str, NotificationSink] = field(default_factory=dict)
     auth: dict[str, AuthBackend] = field(default_factory=dict)
+    keys: dict[str, KeyManager] = field(default_factory=dict)
     origins: dict[int, str] = field(default_factory=dict)
     shadowed: dict[str, str] = field(default_factory=dict)
     """Steps that gave way to another of their name, and where they come from."""
@@ -62,7 +63,7 @@ class Registry:
         self.origins[id(extension)] = origin
 
     def __iter__(self) -> Any:
-        for table in (self.stores, self.methods, self.steps, self.sinks, self.auth):
+        for table in (self.stores, self.methods, self.steps, self.sinks, self.auth, self.keys):
             yield from table.values()
 
     def _table(self, extension: Extension) -> dict[str, Any]:
@@ -77,6 +78,8 @@ class Registry:
                 return self.sinks
             case AuthBackend():
                 return self.auth
+            case KeyManager():
+                return self.keys
 
 
 def discover(also: Iterable[Extension] = ()) -> Registry:

@@ -29,6 +29,7 @@ from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
 from kernel.naming import blob_name
 from kernel.purge import Purger
+from kernel.signing import signature_of
 from kernel.site import Site
 from kernel.sources import CopySource, Source, StagedSource
 from kernel.verdict import judge
@@ -138,7 +139,9 @@ class Runner:
         match work.kind:
             case "begin":
                 return c.BeginImport(task_id=self._task_id)
-            case "inspect" if job.data is not None and job.data.facts is not None:
+            case "inspect" if (
+                job.data is not None and job.data.facts is not None and not signature_of(image.properties)
+            ):
                 return self._inspected(image, job, job.data)
             case "store":
                 return self._next_store(image, job, epoch)

@@ -219,6 +219,12 @@ class Entrepot(Section):
     secret_key_file: Path | None = Field(
         None, description="Key that secrets are encrypted with; the same on all nodes. Unset: in the state directory."
     )
+    key_source: str | None = Field(
+        None, description="Where certificates of signed images come from; unset: what is configured, if anything."
+    )
+    certificate_dir: Path | None = Field(
+        None, description="Directory of certificates, <uuid>.pem each, that signatures of images are verified with."
+    )
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte after which a sender is given up.")
     most_uploads: int = Field(64, ge=1, description="Uploads and stagings served at once by one process.")
     most_followers: int = Field(32, ge=1, description="Subscribers of the event stream in one process.")

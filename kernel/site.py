@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from kernel.errors import ConfigError, EntrepotError
-from kernel.extend import ImportMethod, ImportStep, LocalFiles, Store, StoreDriver, StoreSite
+from kernel.extend import ImportMethod, ImportStep, KeyManager, KeySource, LocalFiles, Store, StoreDriver, StoreSite
 from kernel.image import STAGING, Image
 from kernel.registry import Registry
 from kernel.settings import Settings
@@ -71,6 +71,8 @@ class Site:
     warnings: list[str] = field(default_factory=list)
     """What is allowed but probably not meant, for the log of the start."""
     limits: Callable[[Image], Awaitable[Mapping[tuple[str, str], int]]] = no_limits
+    keys: KeySource | None = None
+    """Where certificates of signed images come from; None: signed images are refused."""
     secrets: Callable[[UUID], Awaitable[Mapping[str, str]]] = no_secrets
     """Credentials kept for the import that holds a stream."""
 
@@ -100,8 +102,10 @@ class Site:
         return sorted(names, key=lambda name: (-(self.backends[name].weight if name in self.backends else 0), name))
 
     async def close(self) -> None:
-        stores = (self.staging, *(backend.store for backend in self.backends.values()))
-        await asyncio.gather(*(store.close() for store in stores), return_exceptions=True)
+        closing = [self.staging.close(), *(backend.store.close() for backend in self.backends.values())]
+        if self.keys is not None:
+            closing.append(self.keys.close())
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
 async def build_site(settings: Settings, registry: Registry, deployment: UUID, node: str) -> Site:
@@ -114,6 +118,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
     _apart(backends, staging, faults)
     methods = _methods(settings, registry, configs, faults)
     steps = _steps(settings, registry, configs, faults)
+    keys, doubts = await _keys(settings, registry, faults)
     if faults or staging is None:
         raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
     return Site(
@@ -128,7 +133,8 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
         methods=methods,
         steps=steps,
         configs=configs,
-        warnings=_doubts(steps, registry),
+        keys=keys,
+        warnings=[*_doubts(steps, registry), *doubts],
     )
 
 
@@ -300,6 +306,38 @@ def _steps(
         _configure(f"step:{name}", (step.section,) if step.section else (), step.config, settings, configs, faults)
         steps[name] = step
     return steps
+
+
+def key_manager(settings: Settings, registry: Registry) -> KeyManager | None:
+    """The key source that the operator names, or means by what he has written."""
+    named = settings.entrepot.key_source
+    if named is not None:
+        return registry.keys.get(named)
+    return next((kind for kind in registry.keys.values() if kind.chosen_by(settings.raw)), None)
+
+
+async def _keys(settings: Settings, registry: Registry, faults: list[str]) -> tuple[KeySource | None, Sequence[str]]:
+    """The key source, connected; and what is doubtful about it."""
+    kind, named = key_manager(settings, registry), settings.entrepot.key_source
+    if kind is None:
+        if named is not None:
+            known = ", ".join(sorted(registry.keys))
+            faults.append(f"[entrepot] key_source: unknown source '{named}' (known: {known})")
+        return None, ()
+    if kind.unavailable:
+        if named is None:
+            return None, (f"signed images will be refused: {kind.name} cannot be used: {kind.unavailable}",)
+        faults.append(f"[entrepot] key_source: '{named}' cannot be used: {kind.unavailable}")
+        return None, ()
+    section = kind.section or kind.name
+    config = _validated(kind.config, settings.section(section), section, faults)
+    if config is None:
+        return None, ()
+    try:
+        return await kind.connect(config, settings.raw), ()
+    except EntrepotError as error:
+        faults.append(f"[{section}] {error}")
+        return None, ()
 
 
 def _doubts(steps: Mapping[str, ImportStep], registry: Registry) -> list[str]:

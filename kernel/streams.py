@@ -78,6 +78,8 @@ class _Lane:
 class Intake:
     """Bytes on their way in.  Iterate once, to the end; then ask for size, digests and facts.
 
+    also: somebody else who is shown every chunk, in order, in a thread.
+
     Raises `TooLarge` above `cap` bytes, `Invalid` when the length is not the one declared.
     """
 
@@ -89,12 +91,14 @@ class Intake:
         cap: int,
         declared: int | None = None,
         inspect: bool = True,
+        also: Callable[[bytes], None] | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._source = source
         self._algorithm = algorithm
         self._cap = cap
         self._declared = declared
+        self._also = also
         self._progress = progress
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
@@ -103,7 +107,9 @@ class Intake:
         self.facts: Facts | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        lanes = (_Lane(self._look), _Lane(self._hash.update))
+        lanes = [_Lane(self._look), _Lane(self._hash.update)]
+        if self._also is not None:
+            lanes.append(_Lane(self._also))
         try:
             async for chunk in rechunk(self._source):
                 self._count(len(chunk))

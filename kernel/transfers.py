@@ -28,6 +28,7 @@ from kernel.image import STAGING, Image
 from kernel.leases import Lease
 from kernel.marks import mark
 from kernel.naming import blob_name
+from kernel.signing import Check, check_of, signature_of
 from kernel.site import Backend, Site
 from kernel.streams import Intake
 from kernel.verdict import judge
@@ -83,11 +84,13 @@ class Transfers:
         command = c.StartUpload(transfer=transfer, store=backend.name, multi=self._site.multi, declared_size=declared)
         started = await self._start(image_id, command, context, guard)
         lease, image = _held(started), started.after
-        intake = self._intake(chunks, lease, "uploading", declared)
 
         async def run() -> c.Command:
+            signature = signature_of(image.properties)
+            check = await check_of(signature, self._site.keys) if signature is not None else None
+            intake = self._intake(chunks, lease, "uploading", declared, check)
             name = blob_name(image_id, transfer, backend.name, lease.epoch)
-            url, virtual_size = await self._write_judged(backend.store, name, intake, image)
+            url, virtual_size = await self._write_judged(backend.store, name, intake, image, check)
             location = Location(store=backend.name, url=url, name=name, size=intake.size)
             return c.CompleteUpload(
                 transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
@@ -103,7 +106,9 @@ class Transfers:
         limits = await self._site.limits(image)
         return await self._commands.handle(image_id, command, context=context, guard=guard, take=True, limits=limits)
 
-    def _intake(self, chunks: AsyncIterator[bytes], lease: Lease, stage: str, declared: int | None) -> Intake:
+    def _intake(
+        self, chunks: AsyncIterator[bytes], lease: Lease, stage: str, declared: int | None, check: Check | None = None
+    ) -> Intake:
         settings = self._site.settings.default
         lease.report(stage, 0, declared)
         return Intake(
@@ -111,6 +116,7 @@ class Transfers:
             algorithm=settings.hashing_algorithm,
             cap=settings.image_size_cap,
             declared=declared,
+            also=check.eat if check is not None else None,
             progress=lambda done: lease.report(stage, done, declared),
         )
 
@@ -132,7 +138,9 @@ class Transfers:
             node=node,
         )
 
-    async def _write_judged(self, store: Store, name: str, intake: Intake, image: Image) -> tuple[str, int | None]:
+    async def _write_judged(
+        self, store: Store, name: str, intake: Intake, image: Image, check: Check | None
+    ) -> tuple[str, int | None]:
         """Write while judging: bytes that turn out unacceptable at their end leave nothing behind."""
         passed: list[int | None] = []
 
@@ -140,6 +148,8 @@ class Transfers:
             async for chunk in intake:
                 yield chunk
             verdict = judge(image.disk_format, image.container_format, intake.size, intake.facts, self._site.rules)
+            if check is not None:
+                await asyncio.to_thread(check.finish)
             passed.append(verdict.virtual_size)
 
         mark("upload begins")

@@ -22,7 +22,7 @@ from kernel.errors import ConfigError
 from kernel.image import STAGING
 from kernel.registry import Registry
 from kernel.settings import SECTIONS, Settings
-from kernel.site import describe
+from kernel.site import describe, key_manager
 
 MAIN: Final = "glance-api.conf"
 IMPORT: Final = "glance-image-import.conf"
@@ -107,9 +107,11 @@ def unused(settings: Settings, registry: Registry) -> list[str]:
         known.setdefault(section, set()).update(model.model_fields)
     for store in (*settings.default.enabled_backends, "glance_store"):
         known.setdefault(store, set()).update(_STORE_OPTIONS)
+    chosen = key_manager(settings, registry)
     return [
         f"[{section}] {option}"
         for section, options in settings.raw.items()
+        if chosen is None or section not in chosen.reads
         for option in options
         if option not in known.get(section, ())
     ]

@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command("extensions", epilog=EXIT_CODES)
 def extensions_command(as_json: AsJson = False) -> None:
-    """List stores, import methods, steps, sinks and auth backends, with reasons for those that cannot be used."""
+    """List stores, import methods, steps, sinks, auth backends and key sources; say why some cannot be used."""
     rows = list(_rows(discover()))
     if as_json:
         terminal.document(rows)
@@ -38,6 +38,7 @@ def _rows(registry: Registry) -> Iterator[dict[str, Any]]:
         "step": registry.steps,
         "sink": registry.sinks,
         "auth": registry.auth,
+        "keys": registry.keys,
     }
     for kind, found in kinds.items():
         for name, extension in sorted(found.items()):

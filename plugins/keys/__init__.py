@@ -1,0 +1,1 @@
+"""Where certificates of signed images come from."""

@@ -1,0 +1,77 @@
+"""Certificates from a key manager, through castellan: a driver of the tests' own stands for Barbican."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from castellan.common.objects.passphrase import Passphrase
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kernel.errors import ConfigError
+from tests.support.formats import RAW1K
+from tests.support.key_manager import KEYS, keep
+from tests.support.plugging import imported
+from tests.support.postgres import Server
+from tests.support.running import Site
+from tests.support.signing import Signer
+from tests.support.standing import one_store, standing
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SECTION = """backend = tests.support.key_manager.Keys
+auth_type = keystone_password
+auth_url = http://127.0.0.1:5000
+username = glance
+password = open sesame"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(postgres: Server) -> AsyncIterator[Site]:
+    async with standing(postgres, one_store(key_manager=SECTION)) as running:
+        yield running
+
+
+async def test_it_has_the_certificates(site: Site) -> None:
+    somebody = Signer()
+    keep(somebody.id, somebody.certificate(Encoding.DER))
+    assert (await imported(site, RAW1K, **somebody.signed(RAW1K)))["status"] == "active"
+    assert (await imported(site, RAW1K + b"x", **somebody.signed(RAW1K)))["status"] == "queued"
+
+
+TROUBLE = {
+    "unknown": (None, "There is no certificate"),
+    "broken": (RuntimeError("http://admin:secret@barbican broke"), "the key manager failed (RuntimeError)"),
+    "no certificate": (Passphrase(b"sesame"), "There is no certificate"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_what_it_cannot_give_fails_the_import(site: Site, name: str) -> None:
+    found, words = TROUBLE[name]
+    somebody = Signer()
+    if found is not None:
+        KEYS[somebody.id] = found
+    shown = await imported(site, RAW1K, **somebody.signed(RAW1K))
+    assert shown["status"] == "queued"
+    message = (await site.tasks(shown["id"]))[-1]["message"]
+    assert words in message
+    assert "secret" not in message
+
+
+async def test_its_options_are_known(site: Site) -> None:
+    from ops.config import unused
+
+    assert unused(site.service.settings, site.service.registry) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SECTION.replace("Keys", "Nobody"), SECTION.replace("keystone_password", "handshake")],
+    ids=["driver", "type"],
+)
+async def test_options_that_cannot_be_right_refuse_the_start(postgres: Server, text: str) -> None:
+    with pytest.raises(ConfigError, match="key_manager"):
+        async with standing(postgres, one_store(key_manager=text)):
+            pass
