@@ -21,7 +21,21 @@ import orjson
 import structlog
 from aiohttp import web
 
-from handlers import cors, events, health, history, image_data, image_update, images, imports, stores, versions
+from handlers import (
+    actions,
+    cors,
+    events,
+    health,
+    history,
+    image_data,
+    image_update,
+    images,
+    imports,
+    members,
+    stores,
+    tags,
+    versions,
+)
 from handlers.call import Call, base_url
 from handlers.errors import HttpError, body, printable, status_of
 from handlers.policy import Policy
@@ -37,6 +51,9 @@ API: Final[tuple[Route, ...]] = (
     *images.ROUTES,
     *image_update.ROUTES,
     *image_data.ROUTES,
+    *actions.ROUTES,
+    *tags.ROUTES,
+    *members.ROUTES,
     *imports.ROUTES,
     *stores.ROUTES,
 )

@@ -61,6 +61,19 @@ def image(shown: Image, site: Site, *, admin: bool) -> dict[str, Any]:
     return document
 
 
+def member(shown: Image, name: str) -> dict[str, Any]:
+    """A project that an image is shared with."""
+    record = shown.members[name]
+    return {
+        "member_id": name,
+        "image_id": shown.id,
+        "status": record.status,
+        "created_at": stamp(record.created_at),
+        "updated_at": stamp(record.updated_at),
+        "schema": "/v2/schemas/member",
+    }
+
+
 def image_task(record: TaskRecord) -> dict[str, Any]:
     """A task as listed under its image."""
     task = record.task
