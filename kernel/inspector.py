@@ -8,11 +8,17 @@ callers run it in a thread, never on the event loop.
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from typing import Any, Final, cast
 
 from oslo_utils.imageutils import format_inspector
 
 from kernel.events import Facts, Format
+
+_HEAD: Final = 4096
+_DESCRIPTOR: Final = re.compile(rb"(?:[ ]*\r?\n|#[^\n]*\n)*version=[123]\r?\n")
+"""How a vmdk begins that is nothing but a descriptor, which names the files that the disk is in."""
+_CREATE_TYPE: Final = re.compile(rb'createtype="([^"\n]{0,64})"')
 
 
 class _Slot:
@@ -31,8 +37,11 @@ class Inspector:
     def __init__(self) -> None:
         self._slot = _Slot()
         self._wrapper: Any = format_inspector.InspectWrapper(cast(Any, self._slot))
+        self._head = b""
 
     def eat(self, chunk: bytes) -> None:
+        if len(self._head) < _HEAD:
+            self._head += chunk[: _HEAD - len(self._head)]
         self._slot.chunk = chunk
         self._wrapper.read(len(chunk))
 
@@ -44,7 +53,18 @@ class Inspector:
             found = self._wrapper.formats or []
         except Exception as error:
             return Facts(formats=(Format(name="unreadable", unsafe={"inspection": _text(error)}),))
-        return Facts(formats=tuple(sorted(map(_format, found), key=lambda item: item.name)))
+        formats = [_format(item) for item in found]
+        formats += _overlooked(self._head, {item.name for item in formats})
+        return Facts(formats=tuple(sorted(formats, key=lambda item: item.name)))
+
+
+def _overlooked(head: bytes, names: set[str]) -> list[Format]:
+    """A vmdk descriptor with zeros after it: the library sees no text then, but qemu would follow it."""
+    if "vmdk" in names or not _DESCRIPTOR.match(head):
+        return []
+    kind = _CREATE_TYPE.search(head.lower())
+    variant = kind[1].decode("ascii", "replace") if kind else None
+    return [Format(name="vmdk", variant=variant, unsafe={"descriptor": "it names other files"})]
 
 
 def _format(inspector: Any) -> Format:

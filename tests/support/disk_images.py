@@ -100,10 +100,99 @@ def qed(directory: Path) -> bytes:
     return (directory / "image").read_bytes()
 
 
-def luks() -> bytes:
+def luks(version: int = 1) -> bytes:
     """The head of an encrypted disk: magic, version, cipher, mode, hash, where the payload begins."""
-    head = struct.pack(">6sH32s32s32sI", b"LUKS\xba\xbe", 1, b"aes", b"xts-plain64", b"sha256", 4096)
+    head = struct.pack(">6sH32s32s32sI", b"LUKS\xba\xbe", version, b"aes", b"xts-plain64", b"sha256", 4096)
     return head + bytes(3 * MIB)
+
+
+def first_qcow(directory: Path) -> bytes:
+    """The first version of qcow, which nobody should use any more."""
+    qemu_img("create", "-f", "qcow", "image", "4M", at=directory)
+    return (directory / "image").read_bytes().ljust(MIB, b"\0")
+
+
+def with_unknown_feature(directory: Path) -> bytes:
+    """A qcow2 that says that nobody can read it who does not know bit 40."""
+    image = bytearray(good("qcow2", directory))
+    image[72:80] = struct.pack(">Q", 1 << 40)
+    return bytes(image)
+
+
+def fixed_vhd(directory: Path) -> bytes:
+    """A vhd that is a raw disk with a footer, which only its end gives away."""
+    (directory / "disk").write_bytes(CONTENT)
+    options = ("-O", "vpc", "-o", "subformat=fixed,force_size=on")
+    qemu_img("convert", "-f", "raw", *options, "disk", "image", at=directory)
+    return (directory / "image").read_bytes()
+
+
+def _descriptor(directory: Path, old: bytes, new: bytes) -> bytes:
+    """A sparse vmdk with something else in its descriptor."""
+    image = bytearray(good("vmdk-sparse", directory))
+    begin = image.index(old)
+    image[begin : begin + len(new)] = new
+    return bytes(image)
+
+
+def vmdk_of_another_type(directory: Path) -> bytes:
+    return _descriptor(directory, b'createType="monolithicSparse"', b'createType="twoGbMaxExtent_"'.ljust(29))
+
+
+def vmdk_with_a_line_nobody_knows(directory: Path) -> bytes:
+    return _descriptor(directory, b"RW ", b"XX ")
+
+
+def vmdk_without_extents(directory: Path) -> bytes:
+    return _descriptor(directory, b"RW ", b"#W ")
+
+
+def vmdk_with_footer(directory: Path, descriptor_at: int = 1) -> bytes:
+    """A stream-optimised vmdk as others than qemu-img write it: what counts is a second header, at its end."""
+    image = bytearray(good("vmdk-stream", directory))
+    footer = bytearray(image[:512])
+    footer[28:36] = struct.pack("<Q", descriptor_at)
+    image[56:64] = b"\xff" * 8  # where the tables are, says the footer
+    marker = struct.pack("<QII496s", 1, 0, 3, b"")
+    return bytes(image) + marker + bytes(footer) + bytes(512)
+
+
+def bare_descriptor(extent: str, ending: bytes = b"") -> bytes:
+    """A vmdk that is nothing but words about other files."""
+    lines = ("# Disk DescriptorFile", "version=1", "CID=fffffffe", "parentCID=ffffffff", 'createType="monolithicFlat"')
+    return "\n".join((*lines, f'RW 8192 FLAT "{extent}" 0', "")).encode() + ending
+
+
+# --- disks with partitions ---------------------------------------------------------------
+
+
+def entry(
+    kind: int = 0x83, *, boot: int = 0, start: tuple[int, int, int] = (0, 2, 0), lba: int = 1, sectors: int = 4096
+) -> bytes:
+    """An entry of a partition table."""
+    return struct.pack("<B3BB3BII", boot, *start, kind, 0xFF, 0xFF, 0xFF, lba, sectors)
+
+
+def mbr(*entries: bytes) -> bytes:
+    """A disk of 1 MiB that begins with this partition table."""
+    return bytes(446) + b"".join(entries).ljust(64, b"\0") + b"\x55\xaa" + bytes(MIB - 512)
+
+
+def fat() -> bytes:
+    """A file system whose first sector looks like a partition table, and is none."""
+    image = bytearray(mbr())
+    image[0:3], image[0x10], image[0x15] = b"\xeb\x3c\x90", 2, 0xF8
+    return bytes(image)
+
+
+def real_iso() -> bytes:
+    """The least that an ISO 9660 image of 64 KiB consists of: volume descriptors after 16 blank sectors."""
+    volume, sector = bytearray(2048), 2048
+    volume[0:7], volume[8:72] = b"\x01CD001\x01", b"ENTREPOT".ljust(64)
+    volume[80:88] = struct.pack("<I", 32) + struct.pack(">I", 32)
+    volume[128:132] = struct.pack("<H", sector) + struct.pack(">H", sector)
+    last = b"\xffCD001\x01".ljust(sector, b"\0")
+    return bytes(16 * sector) + bytes(volume) + last + bytes(14 * sector)
 
 
 def hybrid_iso(iso: bytes) -> bytes:
