@@ -1,4 +1,7 @@
-"""The long drills, one after another: `python -m tests.faults [matrix|kills|database|order|record|all] [N]`."""
+"""The long drills, one after another.
+
+python -m tests.faults [matrix|kills|database|order|record|downloads|all] [N]
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults import disasters, matrix, record
+from tests.faults import disasters, downloads, matrix, record
 from tests.faults.world import World
 from tests.support.postgres import Server, server
 
@@ -50,7 +53,18 @@ async def run_record(dsn: str, directory: Path, count: int) -> dict[str, Any]:
         return await asyncio.to_thread(record.prove, postgres, dsn, count or 200_000)
 
 
-DRILLS = {"matrix": run_matrix, "kills": run_kills, "database": run_database, "order": run_order, "record": run_record}
+async def run_downloads(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    return await downloads.drill(directory, dsn, mib=count or 1024)
+
+
+DRILLS = {
+    "matrix": run_matrix,
+    "kills": run_kills,
+    "database": run_database,
+    "order": run_order,
+    "record": run_record,
+    "downloads": run_downloads,
+}
 
 
 async def drill(name: str, postgres: Server, count: int) -> None:

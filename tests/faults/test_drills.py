@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.faults import disasters, matrix, record
+from tests.faults import disasters, downloads, matrix, record
 from tests.faults.story import Client, Story
 from tests.faults.world import World, configuration
 from tests.support.nodes import Node
+from tests.support.origin import Flaky, origin
 from tests.support.postgres import Server
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,17 @@ async def test_another_node_resumes_within_ten_seconds(dsn: str, directory: Path
         async with asyncio.timeout(10):
             await telling
         await story.verify()
+
+
+async def test_downloads_go_on_after_cuts_and_kills(dsn: str, directory: Path) -> None:
+    """What was fetched before the line, or the worker, went is not fetched again."""
+    world, mib = World(directory, dsn, nodes=1), downloads.MIB
+    async with world.running(), origin() as source, Client(world.urls) as client:
+        cut = Flaky(source, 8 * mib, cut=mib)
+        assert (await downloads.download(world, client, cut))["extra %"] <= 2
+        killed = Flaky(source, 8 * mib, cut=3 * mib, pause=0.01)
+        assert (await downloads.download(world, client, killed, kills=2))["extra %"] <= 50
+        await world.verify()
 
 
 async def test_a_graceful_stop_hands_work_over(dsn: str, directory: Path) -> None:
