@@ -1,7 +1,4 @@
-"""The long drills, one after another.
-
-python -m tests.faults [matrix|kills|database|order|record|downloads|all] [N]
-"""
+"""The long drills, one after another; `ops/soak` says which there are."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults import disasters, downloads, matrix, record
+from tests.faults import conversion, disasters, downloads, matrix, record
 from tests.faults.world import World
 from tests.support.postgres import Server, server
 
@@ -57,6 +54,10 @@ async def run_downloads(dsn: str, directory: Path, count: int) -> dict[str, Any]
     return await downloads.drill(directory, dsn, mib=count or 1024)
 
 
+async def run_conversion(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    return await conversion.run(directory, dsn, (count or 1024) << 20)
+
+
 DRILLS = {
     "matrix": run_matrix,
     "kills": run_kills,
@@ -64,6 +65,7 @@ DRILLS = {
     "order": run_order,
     "record": run_record,
     "downloads": run_downloads,
+    "conversion": run_conversion,
 }
 
 
