@@ -161,7 +161,9 @@ class Acquirer:
         verdict = judge(image.disk_format, image.container_format, size, facts, self._site.rules)
         await self._verify(image, job.data)
         virtual = verdict.virtual_size if verdict.detected else job.virtual_size
-        found = c.RecordInspection(task_id=job.task_id, detected=verdict.detected, virtual_size=virtual)
+        found = c.RecordInspection(
+            task_id=job.task_id, detected=verdict.detected, virtual_size=virtual, disk_format=verdict.disk_format
+        )
         return (found,)
 
     async def _verify(self, image: Image, data: e.Blob) -> None:

@@ -21,16 +21,17 @@ RESOURCES: Final = (SIZE_TOTAL, STAGE_TOTAL, COUNT_TOTAL, COUNT_UPLOADING)
 
 def charges(image: Image) -> dict[tuple[str, str], int]:
     """(owner, resource) -> amount.  An image without owner is nobody's cost."""
-    if not image.exists or image.gone or image.owner is None:
+    if not image.exists or (image.gone and not image.expected) or image.owner is None:
         return {}
     owner = image.owner
     size = image.size or 0
     declared = (image.transfer.declared_size or 0) if image.transfer else 0
     copying = image.job is not None and image.job.copies
-    staged = image.status in ("uploading", "importing") or copying
+    making = image.job is not None and image.job.makes and image.status == "queued"
+    staged = image.status in ("uploading", "importing", "expected") or copying or making
     return {
         (owner, COUNT_TOTAL): 1,
-        (owner, SIZE_TOTAL): size * len(image.locations),
+        (owner, SIZE_TOTAL): 0 if image.expected else size * len(image.locations),
         (owner, STAGE_TOTAL): max(size, declared) if staged else 0,
         (owner, COUNT_UPLOADING): 1 if staged or image.status == "saving" else 0,
     }

@@ -67,6 +67,13 @@ class Reactivate(Command, frozen=True, kw_only=True):
     """Give it back; quiet if it is in reach."""
 
 
+class ExpectImage(Command, frozen=True, kw_only=True):
+    """Import what is to become a new image."""
+
+    image: e.ImageCreated
+    request: e.ImportRequested
+
+
 class DeleteImage(Command, frozen=True, kw_only=True):
     pass
 
@@ -144,6 +151,8 @@ class RecordStep(WorkerCommand, frozen=True, kw_only=True):
 class RecordInspection(WorkerCommand, frozen=True, kw_only=True):
     detected: tuple[str, ...] = ()
     virtual_size: int | None = None
+    disk_format: str | None = None
+    """What to take an image for whose format nobody has declared."""
 
 
 class FailStep(WorkerCommand, frozen=True, kw_only=True):
@@ -186,6 +195,12 @@ class FinishUndo(WorkerCommand, frozen=True, kw_only=True):
 class CancelImport(Command, frozen=True, kw_only=True):
     task_id: str
     reason: str
+
+
+class ExpireImageImport(Command, frozen=True, kw_only=True):
+    """Let the record of a finished image import go; quiet when it has gone already."""
+
+    task_id: str
 
 
 # --- work and clean-up -----------------------------------------------------------------

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from msgspec import UNSET
+
 from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
-from kernel.image import STAGING, TRANSITIONS, Fetch, Image, Job
+from kernel.image import IMAGE_IMPORT, STAGING, TRANSITIONS, Fetch, Image, Job
 from kernel.patch import patch, within
 from kernel.work import Kind, outstanding
 
@@ -91,6 +93,15 @@ def _act(image: Image, before: str, after: str, event: e.Event) -> Sequence[e.Ev
     if image.status != before:
         raise Forbidden(f"Image status transition from {image.status} to {after} is not allowed")
     return (event,)
+
+
+@on(c.ExpectImage)
+def _expect(command: c.ExpectImage, image: Image) -> Sequence[e.Event]:
+    if image.exists:
+        raise Conflict("There is, or was, an image with the id that was chosen for this one")
+    if not command.request.stores:
+        raise Invalid("An import needs a store to write to")
+    return (e.ImageExpected(image=command.image), command.request)
 
 
 @on(c.DeleteImage)
@@ -240,7 +251,13 @@ def _cancel(command: c.CancelImport, image: Image) -> Sequence[e.Event]:
 @on(c.BeginImport)
 def _begin(command: c.BeginImport, image: Image) -> Sequence[e.Event]:
     job = _running(image, command)
-    return () if job.started else (e.ImportStarted(),)
+    if job.started:
+        return ()
+    if job.flaw is not None:
+        return (e.ImportStarted(), e.StepFailed(step="begin", reason=job.flaw, kind="bad_value"))
+    if image.expected and not _until_success(image):
+        return (e.ImportStarted(), e.ImageAppeared())
+    return (e.ImportStarted(),)
 
 
 @on(c.RecordMetadata)
@@ -273,7 +290,8 @@ def _record_step(command: c.RecordStep, image: Image) -> Sequence[e.Event]:
 @on(c.RecordInspection)
 def _record_inspection(command: c.RecordInspection, image: Image) -> Sequence[e.Event]:
     _in_turn(image, command, "inspect")
-    return (e.DataInspected(detected=command.detected, virtual_size=command.virtual_size),)
+    found = UNSET if command.disk_format is None else command.disk_format
+    return (e.DataInspected(detected=command.detected, virtual_size=command.virtual_size, disk_format=found),)
 
 
 @on(c.FailStep)
@@ -316,7 +334,8 @@ def _record_store_failure(command: c.RecordStoreFailure, image: Image) -> Sequen
 @on(c.ClearStaging)
 def _clear_staging(command: c.ClearStaging, image: Image) -> Sequence[e.Event]:
     job = _in_turn(image, command, "clear")
-    return (e.StagingCleared(kept=command.kept), e.ImportCompleted(task_id=job.task_id))
+    appears = (e.ImageAppeared(),) if image.expected else ()
+    return (e.StagingCleared(kept=command.kept), *appears, e.ImportCompleted(task_id=job.task_id))
 
 
 @on(c.FinishUndo)
@@ -326,6 +345,14 @@ def _finish_undo(command: c.FinishUndo, image: Image) -> Sequence[e.Event]:
         raise Fenced("The import has not failed")
     purge = decide(c.RecordPurge(blobs=command.purged, sweeps=command.swept), image)
     return (*purge, e.ImportFailed(task_id=job.task_id, reason=job.failure.reason))
+
+
+@on(c.ExpireImageImport)
+def _expire(command: c.ExpireImageImport, image: Image) -> Sequence[e.Event]:
+    record = image.expiring
+    if record is None or record.id != command.task_id:
+        return ()
+    return (e.ImageImportExpired(task_id=record.id),)
 
 
 # --- work and clean-up -----------------------------------------------------------------
@@ -352,6 +379,11 @@ def _record_purge(command: c.RecordPurge, image: Image) -> Sequence[e.Event]:
 def missing_formats(image: Image) -> list[str]:
     """Which of the two formats that data needs are not set."""
     return [name for name in ("container_format", "disk_format") if getattr(image, name) is None]
+
+
+def _until_success(image: Image) -> bool:
+    """Whether the expected image is to be seen no sooner than its import has succeeded."""
+    return image.task is not None and image.task.type == IMAGE_IMPORT
 
 
 def _must_be_known(image: Image) -> None:

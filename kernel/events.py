@@ -111,6 +111,16 @@ class ImageCreated(Event, frozen=True, kw_only=True):
     properties: dict[str, str | None] = {}
 
 
+class ImageExpected(Event, frozen=True, kw_only=True):
+    """An image was asked for that its import is to make; until it has appeared there is none for anybody to see."""
+
+    image: ImageCreated
+
+
+class ImageAppeared(Event, frozen=True, kw_only=True):
+    """The expected image is there, for everybody to see: `active` once its import is done, `queued` before that."""
+
+
 class ImageUpdated(Event, frozen=True, kw_only=True):
     """Attributes that a PATCH, a plugin or a copy from elsewhere set; absent means untouched."""
 
@@ -235,6 +245,10 @@ class ImportRequested(Event, frozen=True, kw_only=True):
     """Whether credentials are kept for it elsewhere."""
     task_ttl: int = 172800
     """Seconds for which the finished task stays readable."""
+    type: str = "api_image_import"
+    """The kind of its public record; `import` and `image_import` make the image that they import."""
+    flaw: str | None = None
+    """Why it cannot succeed, known already, but to be told by the task only."""
 
 
 class ImportStarted(Event, frozen=True, kw_only=True):
@@ -284,6 +298,8 @@ class DataInspected(Event, frozen=True, kw_only=True):
 
     detected: tuple[str, ...] = ()
     virtual_size: int | None = None
+    disk_format: str | UnsetType = UNSET
+    """What an image whose format nobody had declared turned out to be."""
 
 
 class StepFailed(Event, frozen=True, kw_only=True):
@@ -336,6 +352,12 @@ class ImportCancelled(Event, frozen=True, kw_only=True):
 
     task_id: str
     reason: str
+
+
+class ImageImportExpired(Event, frozen=True, kw_only=True):
+    """The record of a finished image import is not to be shown any more."""
+
+    task_id: str
 
 
 # --- locations -----------------------------------------------------------------------

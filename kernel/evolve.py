@@ -19,7 +19,10 @@ from kernel import events as e
 from kernel.errors import UnknownEvent
 from kernel.events import Sweep
 from kernel.image import (
+    IMAGE_IMPORT,
+    IMPORT,
     STAGING,
+    WITHOUT_DATA,
     Change,
     Failure,
     Fetch,
@@ -27,6 +30,7 @@ from kernel.image import (
     Image,
     Job,
     Member,
+    Status,
     Task,
     Transfer,
 )
@@ -90,6 +94,20 @@ def _created(image: Image, event: e.ImageCreated, meta: Meta) -> Image:
         updated_at=meta.at,
         at=meta.at,
     )
+
+
+@on(e.ImageExpected)
+def _expected(image: Image, event: e.ImageExpected, meta: Meta) -> Image:
+    return replace(_created(image, event.image, meta), status="expected")
+
+
+@on(e.ImageAppeared)
+def _appeared(image: Image, event: e.ImageAppeared, meta: Meta) -> Image:
+    """It is as old as it is visible: whoever asks for what is new since yesterday misses none."""
+    if not image.expected:
+        return image
+    status: Status = "active" if image.locations else "queued"
+    return replace(image, status=status, created_at=meta.at, updated_at=meta.at)
 
 
 _ATTRIBUTES = (
@@ -281,12 +299,14 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
         copies=event.copies,
         inspects=event.inspects,
         describes=event.describes,
+        makes=event.type in (IMPORT, IMAGE_IMPORT),
+        flaw=event.flaw,
         data=None if event.fetches else image.staged,
     )
     task = Task(
         id=event.task_id,
-        type="api_image_import",
-        status="pending",
+        type=event.type,
+        status="waiting" if event.type == IMAGE_IMPORT else "pending",
         method=event.method,
         owner=meta.by.project,
         user_id=meta.by.user,
@@ -302,7 +322,7 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
     )
     return replace(
         image,
-        status=image.status if event.copies else "importing",
+        status=image.status if event.copies or job.makes else "importing",
         staged=None,
         job=job,
         task=task,
@@ -317,7 +337,8 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
 def _import_started(image: Image, event: e.ImportStarted, meta: Meta) -> Image:
     if image.job is None or image.task is None:
         return image
-    task = replace(image.task, status="processing", updated_at=meta.at)
+    status: Any = "uploading" if image.task.type == IMAGE_IMPORT else "processing"
+    task = replace(image.task, status=status, updated_at=meta.at)
     return replace(image, job=replace(image.job, started=True), task=task)
 
 
@@ -338,7 +359,10 @@ def _fetch_started(image: Image, event: e.FetchStarted, meta: Meta) -> Image:
 def _fetched(image: Image, event: e.DataFetched, meta: Meta) -> Image:
     if image.job and not image.job.copies:
         image = replace(image, size=event.blob.size)
-    return _job(image, meta, data=event.blob)
+    image = _job(image, meta, data=event.blob)
+    if image.job is not None and image.task is not None and image.task.type == IMAGE_IMPORT:
+        image = replace(image, task=replace(image.task, status="verifying"))
+    return image
 
 
 @on(e.StepCompleted)
@@ -364,6 +388,8 @@ def _step_completed(image: Image, event: e.StepCompleted, meta: Meta) -> Image:
 
 @on(e.DataInspected)
 def _inspected(image: Image, event: e.DataInspected, meta: Meta) -> Image:
+    if image.job is not None and event.disk_format is not UNSET:
+        image = replace(image, disk_format=event.disk_format)
     return _job(image, meta, touch=False, inspected=True, virtual_size=event.virtual_size)
 
 
@@ -389,7 +415,7 @@ def _store_succeeded(image: Image, event: e.StoreSucceeded, meta: Meta) -> Image
     published: dict[str, Any] = {}
     if not job.copies:
         published = {**_published(event.location, event.digests), "virtual_size": job.virtual_size}
-        if image.status == "importing" and (not job.must_succeed or not todo):
+        if image.status in ("importing", "queued") and (not job.must_succeed or not todo):
             published["status"] = "active"
     image = replace(
         image,
@@ -430,7 +456,8 @@ def _staging_cleared(image: Image, event: e.StagingCleared, meta: Meta) -> Image
 
 @on(e.ImportCompleted)
 def _import_completed(image: Image, event: e.ImportCompleted, meta: Meta) -> Image:
-    return replace(image, job=None, task=_end(image.task, meta, "success"), updated_at=meta.at)
+    task = _end(image.task, meta, "success")
+    return replace(image, job=None, task=task, expiring=_expiring(image, task), updated_at=meta.at)
 
 
 @on(e.ImportFailed)
@@ -446,11 +473,17 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
         late = [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in (STAGING, *job.writing)]
         sweeps = _merge([*sweeps, *late])
     image = _undo_changes(image, job)
-    status = _cleared() if image.status == "importing" else {}
+    status: dict[str, Any] = {}
+    if image.status in WITHOUT_DATA and not job.copies:
+        status = _cleared()
+        if job.makes:
+            status |= {"status": "deleted", "deleted_at": meta.at}
+    task = _end(image.task, meta, "failure", event.reason)
     return replace(
         image,
         job=None,
-        task=_end(image.task, meta, "failure", event.reason),
+        task=task,
+        expiring=_expiring(image, task),
         importing=tuple(store for store in image.importing or () if store not in job.stores),
         failed=_with(image.failed or (), blamed if job.multi else ()),
         sweeps=sweeps,
@@ -475,7 +508,7 @@ def _fail(image: Image, meta: Meta, failure: Failure) -> Image:
         return image
     garbage, sweeps = list(image.garbage), list(image.sweeps)
     locations = image.locations
-    if job.copies or image.status == "importing":
+    if job.copies or image.status in WITHOUT_DATA:
         garbage += map(_garbage, image.removable)
         locations = tuple(loc for loc in locations if loc.store not in job.done)
     writing = job.writing
@@ -486,6 +519,16 @@ def _fail(image: Image, meta: Meta, failure: Failure) -> Image:
         garbage.append(Garbage(store=STAGING, url=job.data.url))
     job = replace(job, failure=failure, writing=writing, data=None)
     return replace(image, job=job, locations=locations, garbage=tuple(garbage), sweeps=_merge(sweeps))
+
+
+@on(e.ImageImportExpired)
+def _image_import_expired(image: Image, event: e.ImageImportExpired, meta: Meta) -> Image:
+    return replace(image, expiring=None)
+
+
+def _expiring(image: Image, ended: Task | None) -> Task | None:
+    """The record whose expiry somebody is to be told of."""
+    return ended if ended is not None and ended.type == IMAGE_IMPORT else image.expiring
 
 
 # --- locations -----------------------------------------------------------------------

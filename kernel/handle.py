@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from kernel.clock import Clock
-from kernel.commands import Command, CreateImage
+from kernel.commands import Command, CreateImage, ExpectImage
 from kernel.context import Context
 from kernel.decide import decide
 from kernel.errors import LeaseHeld, NotFound, WrongExpectedVersion
@@ -96,7 +96,7 @@ class Commands:
         stream = stream_of(image_id)
         if stream is None:
             raise NotFound(f"No image found with ID {image_id}")
-        fresh = isinstance(commands[0], CreateImage) if commands else False
+        fresh = isinstance(commands[0], CreateImage | ExpectImage) if commands else False
         for _ in range(_MOST_TRIES):
             loaded = Loaded(image=NOTHING) if fresh else await self._load(stream, patient)
             before = loaded.image

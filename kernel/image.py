@@ -23,10 +23,21 @@ STAGING: Final = "os_glance_staging_store"
 """Name of the store that staged bytes live in; never shown to clients."""
 
 Status = Literal[
-    "queued", "saving", "uploading", "importing", "active", "deactivated", "pending_delete", "deleted", "killed"
+    "expected",
+    "queued",
+    "saving",
+    "uploading",
+    "importing",
+    "active",
+    "deactivated",
+    "pending_delete",
+    "deleted",
+    "killed",
 ]
+"""`expected` is ours: an image that its import is still to make.  No request ever sees it."""
 
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
+    "expected": frozenset({"queued", "active", "deleted"}),
     "queued": frozenset({"saving", "uploading", "importing", "active", "deleted"}),
     "saving": frozenset({"active", "queued", "deleted"}),
     "uploading": frozenset({"importing", "queued", "deleted"}),
@@ -39,8 +50,17 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
 }
 """Which statuses may follow which; a property test holds every fold to it."""
 
-GONE: Final = frozenset({"deleted", "pending_delete"})
-"""Statuses of images that no request can see."""
+GONE: Final = frozenset({"expected", "deleted", "pending_delete"})
+"""Statuses of images that no request can see: those that are no more, and those that are not yet."""
+
+WITHOUT_DATA: Final = frozenset({"expected", "queued", "importing"})
+"""Statuses in which an image that is being imported, not copied, has no data that anybody could read."""
+
+IMPORT: Final = "import"
+"""Type of the tasks that download a new image, which is there for all to see while they do."""
+
+IMAGE_IMPORT: Final = "image_import"
+"""Type of the records of `/v2/image-imports`, whose image appears with their success."""
 
 
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +137,9 @@ class Job(State, frozen=True, kw_only=True):
     described: bool = False
     expected_size: int | None = None
     """Bytes that the image this one is copied from has."""
+    makes: bool = False
+    """Whether it makes the image that it imports, so that the image goes if the import fails."""
+    flaw: str | None = None
     started: bool = False
     inspected: bool = False
     fetch: Fetch | None = None
@@ -136,7 +159,8 @@ class Task(State, frozen=True, kw_only=True):
 
     id: str
     type: str
-    status: Literal["pending", "processing", "success", "failure"]
+    status: Literal["pending", "processing", "waiting", "uploading", "verifying", "success", "failure"]
+    """In the words of its resource: an image import is waiting, uploading or verifying before it ends."""
     method: str
     owner: str | None = None
     user_id: str | None = None
@@ -201,6 +225,8 @@ class Image(State, frozen=True, kw_only=True):
     job: Job | None = None
     task: Task | None = None
     """The newest task; older ones live on in their own rows."""
+    expiring: Task | None = None
+    """The record of the image import that made this image, until it has expired."""
     importing: tuple[str, ...] | None = None
     """Stores still to do, sorted; None before the first import."""
     failed: tuple[str, ...] | None = None
@@ -214,6 +240,11 @@ class Image(State, frozen=True, kw_only=True):
     @property
     def gone(self) -> bool:
         return self.status in GONE
+
+    @property
+    def expected(self) -> bool:
+        """Whether it is still to be made by its import."""
+        return self.status == "expected"
 
     @property
     def stores(self) -> tuple[str, ...]:

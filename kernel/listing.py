@@ -29,7 +29,7 @@ SORTABLE: Final = {
 """Sort keys on the wire -> columns."""
 
 _NULLABLE: Final = frozenset({"name", "container_format", "disk_format", "size"})
-_ALIVE: Final = "status NOT IN ('deleted', 'pending_delete')"
+_ALIVE: Final = "status NOT IN ('deleted', 'pending_delete', 'expected')"
 
 
 class Comparison(Struct, frozen=True):

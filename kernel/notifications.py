@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 from msgspec import UNSET, Struct
 
 from kernel import events as e
-from kernel.image import Image, Task
+from kernel.image import IMAGE_IMPORT, Image, Task
 from kernel.recorded import Recorded
 from kernel.rows import shown_properties
 
@@ -51,7 +51,15 @@ Rule = Callable[[Any, Image, Image], Sequence[_Message]]
 RULES: dict[type[e.Event], Rule] = {}
 
 SILENT: Final[frozenset[type[e.Event]]] = frozenset(
-    {e.FetchStarted, e.DataInspected, e.StagingCleared, e.LeaseTakenOver, e.BytesPurged, e.ImportCancelled}
+    {
+        e.ImageExpected,
+        e.FetchStarted,
+        e.DataInspected,
+        e.StagingCleared,
+        e.LeaseTakenOver,
+        e.BytesPurged,
+        e.ImportCancelled,
+    }
 )
 """Events that nobody outside is told of by themselves."""
 
@@ -72,6 +80,9 @@ def notifications(item: Recorded, before: Image, after: Image) -> list[Notificat
     rule = RULES.get(type(item.event))  # type: ignore[arg-type]  # a placeholder has no rule
     if rule is None:
         return []
+    messages = rule(item.event, before, after)
+    if after.expected:  # nobody hears of an image that is not there yet
+        messages = [message for message in messages if not message.event_type.startswith("image.")]
     return [
         Notification(
             id=uuid5(item.event_id, str(index)),
@@ -84,7 +95,7 @@ def notifications(item: Recorded, before: Image, after: Image) -> list[Notificat
             image_id=after.id or getattr(item.event, "image_id", None),
             request_id=item.meta.request,
         )
-        for index, message in enumerate(rule(item.event, before, after))
+        for index, message in enumerate(messages)
     ]
 
 
@@ -94,6 +105,16 @@ def notifications(item: Recorded, before: Image, after: Image) -> list[Notificat
 @on(e.ImageCreated)
 def _created(event: e.ImageCreated, before: Image, after: Image) -> Sequence[_Message]:
     return (_Message("image.create", _image(after)),)
+
+
+@on(e.ImageAppeared)
+def _appeared(event: e.ImageAppeared, before: Image, after: Image) -> Sequence[_Message]:
+    """Created, and if it has its data already, uploaded to each store that holds it."""
+    messages = [_Message("image.create", _image(after))]
+    if after.status == "active":
+        messages += [_Message("image.upload", _with_store(after, _shown_store(after, s))) for s in after.stores]
+        messages.append(_Message("image.activate", _image(after)))
+    return messages
 
 
 @on(
@@ -106,7 +127,6 @@ def _created(event: e.ImageCreated, before: Image, after: Image) -> Sequence[_Me
     e.DataStaged,
     e.StagingFailed,
     e.MetadataCopied,
-    e.DataFetched,
     e.LocationAdded,
     e.LocationsReplaced,
     e.LocationRemoved,
@@ -127,11 +147,15 @@ def _step_completed(event: e.StepCompleted, before: Image, after: Image) -> Sequ
 
 @on(e.ImageDeleted)
 def _deleted(event: e.ImageDeleted, before: Image, after: Image) -> Sequence[_Message]:
-    payload = {**_image(after), "deleted": True, "deleted_at": _time(after.deleted_at)}
-    messages = [_Message("image.delete", payload)]
+    messages = [_gone(after)]
     if before.job is not None and after.task is not None:
         messages.append(_Message("task.failure", _task(after.task)))
     return messages
+
+
+def _gone(image: Image) -> _Message:
+    payload = {**_image(image), "deleted": True, "deleted_at": _time(image.deleted_at)}
+    return _Message("image.delete", payload)
 
 
 @on(e.MemberAdded)
@@ -180,13 +204,24 @@ def _upload_failed(event: e.UploadFailed, before: Image, after: Image) -> Sequen
 @on(e.ImportRequested)
 def _import_requested(event: e.ImportRequested, before: Image, after: Image) -> Sequence[_Message]:
     assert after.task is not None
+    if after.task.type == IMAGE_IMPORT:
+        return (_record("create", after.task, after),)
     return (_Message("task.create", _task(after.task)), _Message("image.update", _image(after)))
+
+
+@on(e.DataFetched)
+def _fetched(event: e.DataFetched, before: Image, after: Image) -> Sequence[_Message]:
+    if after.task is not None and after.task.type == IMAGE_IMPORT:
+        return (_record("update", after.task, after),)
+    return (_Message("image.update", _image(after)),)
 
 
 @on(e.ImportStarted)
 def _import_started(event: e.ImportStarted, before: Image, after: Image) -> Sequence[_Message]:
     if after.task is None:
         return ()
+    if after.task.type == IMAGE_IMPORT:
+        return (_record("update", after.task, after),)
     task = _task(after.task)
     return (_Message("task.processing", task), _Message("task.run", task))
 
@@ -219,18 +254,30 @@ def _store_failed(event: e.StoreFailed, before: Image, after: Image) -> Sequence
 
 @on(e.ImportCompleted)
 def _import_completed(event: e.ImportCompleted, before: Image, after: Image) -> Sequence[_Message]:
-    return _ended(after, "task.success")
+    return _ended(before, after, "task.success")
 
 
 @on(e.ImportFailed)
 def _import_failed(event: e.ImportFailed, before: Image, after: Image) -> Sequence[_Message]:
-    return _ended(after, "task.failure")
+    return _ended(before, after, "task.failure")
 
 
-def _ended(image: Image, event_type: str) -> Sequence[_Message]:
-    if image.task is None:
+def _ended(before: Image, after: Image, event_type: str) -> Sequence[_Message]:
+    task = after.task
+    if task is None:
         return ()
-    return (_Message("image.update", _image(image)), _Message(event_type, _task(image.task)))
+    if task.type == IMAGE_IMPORT:
+        return (_record("update", task, after),)
+    told = _Message(event_type, _task(task))
+    if not after.gone:
+        return (_Message("image.update", _image(after)), told)
+    return (told,) if before.gone else (_gone(after), told)
+
+
+@on(e.ImageImportExpired)
+def _expired(event: e.ImageImportExpired, before: Image, after: Image) -> Sequence[_Message]:
+    record = before.expiring
+    return () if record is None else (_record("delete", record, after),)
 
 
 @on(e.ImageSent)
@@ -305,6 +352,24 @@ def _task(task: Task) -> dict[str, Any]:
         "deleted": False,
         "deleted_at": None,
     }
+
+
+def _record(what: str, task: Task, image: Image) -> _Message:
+    """What is told of an image import: nothing of where the data comes from, nor of what it is to become."""
+    gone = _time(image.at) if what == "delete" else None
+    payload = {
+        "id": task.id,
+        "status": task.status,
+        "owner": task.owner,
+        "image_id": image.id if task.status == "success" else None,
+        "message": None,
+        "created_at": _time(task.created_at),
+        "updated_at": _time(task.updated_at),
+        "expires_at": _time(task.expires_at),
+        "deleted": gone is not None,
+        "deleted_at": gone,
+    }
+    return _Message(f"image_import.{what}", payload)
 
 
 def _member(event_type: str, image: Image, name: str) -> Sequence[_Message]:

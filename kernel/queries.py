@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from kernel.clock import Clock, SystemClock
 from kernel.database import Database
 from kernel.evolve import NOTHING
 from kernel.ids import stream_of
@@ -16,11 +17,14 @@ from kernel.image import FOLD, Image, Task
 from kernel.leases import Progress
 from kernel.listing import Listing, Marker, Query
 from kernel.log_postgres import PostgresLog, decode_image
+from kernel.records import COLUMNS, LEASED, Wanted, statement
 
 _SHOW: Final = "SELECT id, version, fold, state FROM images WHERE id = $1"
-_TASKS: Final = """
-SELECT t.document, l.progress FROM tasks t LEFT JOIN leases l ON l.stream = t.image AND l.owner IS NOT NULL
-WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
+_TASK: Final = f"{COLUMNS} {LEASED} WHERE t.id = $1"
+_TASKS: Final = f"""
+{COLUMNS} {LEASED}
+WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS NULL OR t.expires_at > $3)
+  AND t.type <> 'image_import'
 ORDER BY t.created_at, t.id
 """
 
@@ -42,7 +46,8 @@ class TaskRecord(Struct, frozen=True):
 class Queries:
     """What the API and the command line ask."""
 
-    def __init__(self, database: Database, log: PostgresLog) -> None:
+    def __init__(self, database: Database, log: PostgresLog, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._database = database
         self._log = log
         self._known: dict[UUID, Image] = {}
@@ -80,15 +85,30 @@ class Queries:
         rows = await self._database.fetch("SELECT id, image_id FROM images WHERE id = ANY($1)", list(streams))
         return {row["id"]: row["image_id"] for row in rows}
 
-    async def tasks_of(self, image_id: str, stream: UUID, owner: str | None) -> list[TaskRecord]:
+    async def tasks_of(self, stream: UUID, owner: str | None) -> list[TaskRecord]:
         """Unexpired tasks of an image, oldest first; only one project's unless `owner` is None."""
-        rows: Sequence[Any] = await self._database.fetch(_TASKS, stream, owner)
-        records = []
-        for row in rows:
-            task = decode_task(row["document"])
-            progress = decode_progress(row["progress"]) if row["progress"] and not task.final else None
-            records.append(TaskRecord(task, image_id, progress))
-        return records
+        rows: Sequence[Any] = await self._database.fetch(_TASKS, stream, owner, self._clock.now())
+        return [_record(row) for row in rows]
+
+    async def task(self, task_id: UUID, *, expired: bool = False) -> TaskRecord | None:
+        """A task or an image import by its id; one that has expired only if asked for."""
+        row = await self._database.fetchrow(_TASK, task_id)
+        if row is None:
+            return None
+        record = _record(row)
+        over = record.task.expires_at is not None and record.task.expires_at <= self._clock.now()
+        return record if expired or not over else None
+
+    async def records(self, wanted: Wanted) -> list[TaskRecord]:
+        """A page of tasks, or of image imports."""
+        text, parameters = statement(wanted, self._clock.now())
+        return [_record(row) for row in await self._database.fetch(text, *parameters)]
+
+
+def _record(row: Any) -> TaskRecord:
+    task = decode_task(row["document"])
+    progress = decode_progress(row["progress"]) if row["progress"] and not task.final else None
+    return TaskRecord(task, row["image_id"], progress)
 
 
 def _sort_values(image: Image) -> dict[str, Any]:

@@ -176,6 +176,8 @@ class Reactor:
             return
         if work.kind == "purge":
             await self._purge(loaded)
+        elif work.kind == "expire":
+            await self._expire(loaded)
         elif work.kind == "discard":
             await self._discard(loaded, work)
         else:
@@ -195,6 +197,13 @@ class Reactor:
             release=True,
             patient=True,
         )
+
+    async def _expire(self, loaded: Loaded) -> None:
+        """Nobody is shown the record any more; what remains is to say so."""
+        record = loaded.image.expiring
+        assert record is not None
+        command = c.ExpireImageImport(task_id=record.id)
+        await self._commands.handle(loaded.image.id, command, context=service_context(), patient=True)
 
     async def _import(self, loaded: Loaded) -> None:
         image = loaded.image

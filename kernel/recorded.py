@@ -13,7 +13,7 @@ from kernel.context import Actor, Context
 from kernel.events import Event, Unrecognised
 from kernel.ids import new_id
 
-Category = Literal["image", "task", "image-import", "access"]
+Category = Literal["image", "access"]
 
 IMAGE: Category = "image"
 ACCESS: Category = "access"

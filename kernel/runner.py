@@ -154,7 +154,9 @@ class Runner:
             return c.FailStep(task_id=self._task_id, step="inspect", reason=str(error), inspection=True)
         # What is not looked into keeps what a plugin said of it.
         size = verdict.virtual_size if verdict.detected else job.virtual_size
-        return c.RecordInspection(task_id=self._task_id, detected=verdict.detected, virtual_size=size)
+        return c.RecordInspection(
+            task_id=self._task_id, detected=verdict.detected, virtual_size=size, disk_format=verdict.disk_format
+        )
 
     def _next_store(self, image: Image, job: Job, epoch: int) -> c.Command | None:
         """Begin another store while the bytes are known to be good and fewer than `parallel` are being written."""

@@ -151,7 +151,7 @@ async def _start(
         clock=clock,
         site=site,
         commands=commands,
-        queries=Queries(database, event_log),
+        queries=Queries(database, event_log, clock),
         transfers=Transfers(site, commands),
         vault=vault,
     )

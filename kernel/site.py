@@ -25,6 +25,10 @@ from kernel.verdict import Rules
 
 RESERVED_PREFIX = "os_glance_"
 
+CONVERSION = "image_conversion"
+TASK_CONVERSION = "conversion_format"
+"""The step that converts, and its name where a task of the type `import` uses it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
@@ -66,6 +70,8 @@ class Site:
     staging: Store
     methods: dict[str, ImportMethod]
     steps: dict[str, ImportStep]
+    task_steps: dict[str, ImportStep] = field(default_factory=dict)
+    """What tasks of the type `import` run instead of `steps`."""
     configs: dict[str, BaseModel] = field(default_factory=dict)
     """Extension kind and name -> its validated options, such as `step:no_op`."""
     warnings: list[str] = field(default_factory=list)
@@ -83,6 +89,7 @@ class Site:
             require_match=formats.require_image_format_match,
             vmdk_types=frozenset(name.lower() for name in formats.vmdk_allowed_types),
             nonfatal=frozenset(formats.gpt_safety_checks_nonfatal),
+            disk_formats=frozenset(formats.disk_formats),
         )
 
     @property
@@ -119,6 +126,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
     methods = _methods(settings, registry, configs, faults)
     steps = _steps(settings, registry, configs, faults)
     keys, doubts = await _keys(settings, registry, faults)
+    task_steps = _task_steps(settings, registry, configs, faults)
     if faults or staging is None:
         raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
     return Site(
@@ -132,6 +140,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
         staging=staging,
         methods=methods,
         steps=steps,
+        task_steps=task_steps,
         configs=configs,
         keys=keys,
         warnings=[*_doubts(steps, registry), *doubts],
@@ -283,9 +292,10 @@ def _methods(
             known = ", ".join(sorted(registry.methods))
             faults.append(f"[DEFAULT] enabled_import_methods: unknown method '{name}' (known: {known})")
             continue
-        sections = (*method.shares, method.section) if method.section else method.shares
-        _configure(f"method:{name}", sections, method.config, settings, configs, faults)
         methods[name] = method
+    for name, method in registry.methods.items():  # an import that makes its image fetches by one that may be disabled
+        sections = (*method.shares, method.section) if method.section else method.shares
+        _configure(f"method:{name}", sections, method.config, settings, configs, faults if name in methods else [])
     return methods
 
 
@@ -338,6 +348,26 @@ async def _keys(settings: Settings, registry: Registry, faults: list[str]) -> tu
     except EntrepotError as error:
         faults.append(f"[{section}] {error}")
         return None, ()
+
+
+def _task_steps(
+    settings: Settings, registry: Registry, configs: dict[str, BaseModel], faults: list[str]
+) -> dict[str, ImportStep]:
+    """The conversion that operators ask for with an option of its own, with that option as its format."""
+    target = settings.taskflow_executor.conversion_format
+    step = registry.steps.get(CONVERSION)
+    if target is None:
+        return {}
+    option = "[taskflow_executor] conversion_format"
+    reason = "there is no plugin that converts" if step is None else step.unavailable()
+    if step is None or reason is not None:
+        faults.append(f"{option}: {reason}")
+        return {}
+    options = {**settings.section(step.section or ""), "output_format": target}
+    config = _validated(step.config, options, step.section or CONVERSION, faults)
+    if config is not None:
+        configs[f"step:{TASK_CONVERSION}"] = config
+    return {TASK_CONVERSION: step}
 
 
 def _doubts(steps: Mapping[str, ImportStep], registry: Registry) -> list[str]:

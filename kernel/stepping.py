@@ -78,7 +78,7 @@ async def run_step(
     report: Callable[[int, int | None], None],
 ) -> e.StepCompleted:
     """Run the plugin of this name on the import's staged bytes; `PluginFailed` names it and says why."""
-    step = site.steps.get(name)
+    step = site.steps.get(name) or site.task_steps.get(name)
     if step is None:
         raise PluginFailed(name, "it is not configured any more")
     assert job.data is not None

@@ -21,11 +21,15 @@ class Rules(Struct, frozen=True):
     vmdk_types: frozenset[str] = frozenset({"streamoptimized", "monolithicsparse"})
     nonfatal: frozenset[str] = frozenset()
     """Safety checks whose failure is tolerated."""
+    disk_formats: frozenset[str] = frozenset()
+    """What images may be found to be, if nobody has declared it; empty is anything."""
 
 
 class Verdict(Struct, frozen=True):
     detected: tuple[str, ...]
     virtual_size: int | None
+    disk_format: str | None = None
+    """What the data turned out to be, if nobody had declared it."""
 
 
 def judge(
@@ -37,6 +41,8 @@ def judge(
     """
     if container_format != "bare" or facts is None:
         return Verdict((), None)
+    if disk_format is None:
+        return _recognised(size, facts, rules)
     hybrid = {item.name: item for item in facts.formats if item.name != "raw"}
     if disk_format == "iso" and set(hybrid) == {"iso", "gpt"}:
         return Verdict(tuple(sorted(hybrid)), hybrid["iso"].virtual_size)
@@ -52,6 +58,17 @@ def judge(
     if rules.require_match:
         raise UnacceptableData(f"disk_format {disk_format} does not match stream data {found}")
     return Verdict(detected, None)
+
+
+def _recognised(size: int, facts: Facts, rules: Rules) -> Verdict:
+    """The format that undeclared data has: a disk with partitions is raw, an image that is both is an ISO."""
+    names = {item.name for item in facts.formats} - {"raw"}
+    found = "iso" if names == {"iso", "gpt"} else the_format(facts, rules).name
+    found = "raw" if found == "gpt" else found
+    if rules.disk_formats and found not in rules.disk_formats:
+        raise UnacceptableData(f"the data is {found}, which is not among the disk formats of this site")
+    verdict = judge(found, "bare", size, facts, rules)
+    return Verdict(verdict.detected, verdict.virtual_size, found)
 
 
 def the_format(facts: Facts, rules: Rules) -> Format:

@@ -25,6 +25,7 @@ Kind = Literal[
     "clear",  # drop the staged bytes and complete
     "undo",  # take a failed import back
     "purge",  # remove bytes that nobody needs
+    "expire",  # let the record of a finished image import go
 ]
 
 
@@ -48,6 +49,8 @@ def outstanding(image: Image) -> Work | None:
     if image.sweeps:
         due = None if any(sweep.due is None for sweep in image.sweeps) else min(s.due for s in image.sweeps if s.due)
         return Work("purge", f"purge:{image.version}", due=due)
+    if image.expiring is not None:
+        return Work("expire", f"expire:{image.expiring.id}", due=image.expiring.expires_at)
     return None
 
 

@@ -66,7 +66,7 @@ def row(item: Recorded, before: Image, after: Image) -> Outcome | None:
         bytes=after.size if task.status == "success" else None,
         take_overs=job.take_overs if job else 0,
         requested_at=task.created_at,
-        started_at=item.meta.at if task.status == "processing" and not taken else None,
+        started_at=item.meta.at if task.status in ("processing", "uploading") and not taken else None,
         ended_at=item.meta.at if task.final else None,
     )
 

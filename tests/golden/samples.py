@@ -68,6 +68,8 @@ EXPECTED: dict[str, e.Event] = {
         tags=("a", "b"),
         properties={"os_distro": "debian", "empty": "", "kernel_id": None},
     ),
+    "ImageExpected.v1": e.ImageExpected(image=e.ImageCreated(image_id=_IMAGE, owner="pA", tags=("a",))),
+    "ImageAppeared.v1": e.ImageAppeared(),
     "ImageUpdated.v1": e.ImageUpdated(
         name=None,
         owner="pB",
@@ -139,6 +141,7 @@ EXPECTED: dict[str, e.Event] = {
     "ImportCompleted.v1": e.ImportCompleted(task_id=_TASK),
     "ImportFailed.v1": e.ImportFailed(task_id=_TASK, reason="no space"),
     "ImportCancelled.v1": e.ImportCancelled(task_id=_TASK, reason="an operator asked for it"),
+    "ImageImportExpired.v1": e.ImageImportExpired(task_id=_TASK),
     "LocationAdded.v1": e.LocationAdded(location=_FOREIGN, size=43, digests=_DIGESTS, index=0),
     "LocationsReplaced.v1": e.LocationsReplaced(locations=(_LOCATION, _FOREIGN)),
     "LocationRemoved.v1": e.LocationRemoved(url="http://mirror/x", store="web", metadata={"key": "value"}),

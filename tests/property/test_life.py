@@ -23,7 +23,7 @@ from kernel import events as e
 from kernel.decide import decide
 from kernel.errors import EntrepotError, Fenced
 from kernel.evolve import NOTHING, evolve
-from kernel.image import STAGING, TRANSITIONS, Image, Job
+from kernel.image import IMAGE_IMPORT, IMPORT, STAGING, TRANSITIONS, Image, Job
 from kernel.naming import blob_name
 from kernel.purge import valid_names
 from kernel.work import outstanding
@@ -64,8 +64,11 @@ class Life(RuleBasedStateMachine):
         self.last: tuple[c.WorkerCommand, ...] = ()
         self.expected: dict[str, Any] = {}
         """Formats and properties as the user has them, whatever steps do."""
-        assert self.record(c.CreateImage(image=created(properties={"p0": "u", "p1": None})))
+        self.begins()
         self.note()
+
+    def begins(self) -> None:
+        assert self.record(c.CreateImage(image=created(properties={"p0": "u", "p1": None})))
 
     # --- recording -------------------------------------------------------------------
 
@@ -122,6 +125,11 @@ class Life(RuleBasedStateMachine):
     def check_state(self, image: Image) -> None:
         job, transfer = image.job, image.transfer
         match image.status:
+            case "expected":
+                assert job is not None or image.version == 1
+                assert job is None or job.makes
+            case "queued" if job is not None:
+                assert job.makes
             case "queued":
                 assert (image.size, image.checksum, image.locations, image.staged, transfer) == (
                     None,
@@ -164,7 +172,8 @@ class Life(RuleBasedStateMachine):
         assert before.job is not None
         assert after.task is not None
         assert after.task.status == "failure"
-        assert after.status == ("queued" if before.status == "importing" else before.status)
+        made = before.job.makes and before.status in ("queued", "expected")
+        assert after.status == ("deleted" if made else "queued" if before.status == "importing" else before.status)
         assert {name: getattr(after, name) for name in self.expected} == self.expected
 
     @staticmethod
@@ -270,7 +279,7 @@ class Life(RuleBasedStateMachine):
     def an_operator_deactivates_or_reactivates(self) -> None:
         assert self.record(c.Deactivate() if self.image.status == "active" else c.Reactivate())
 
-    @precondition(lambda self: self.image.job is not None)
+    @precondition(lambda self: self.image.job is not None and not self.image.expected)
     @rule(number=some_number)
     def a_user_edits(self, number: int) -> None:
         name = f"p{number % 3}"
@@ -306,6 +315,9 @@ class Life(RuleBasedStateMachine):
             self.holder = None
         elif work.kind == "purge":
             self.purges(take_over, fails, pick)
+        elif work.kind == "expire":
+            assert self.image.expiring is not None
+            assert self.record(c.ExpireImageImport(task_id=self.image.expiring.id))
         else:
             if self.holder != "worker":
                 self.epoch += 1
@@ -528,7 +540,60 @@ def _epoch(name: str) -> int:
     return int(name.rsplit(".", 1)[1])
 
 
+class Making(Life):
+    """The same with an image that its import makes: it is there in good time, or with its success, or not at all."""
+
+    def begins(self) -> None:
+        self.began = False
+
+    @precondition(lambda self: not self.began)
+    @rule(
+        kind=st.sampled_from((IMPORT, IMAGE_IMPORT)),
+        stores=some_stores,
+        must_succeed=st.booleans(),
+        undeclared=st.booleans(),
+    )
+    def a_user_asks_for_a_new_image(
+        self,
+        kind: str,
+        stores: tuple[str, ...],
+        must_succeed: bool,
+        undeclared: bool,
+    ) -> None:
+        self.began = True
+        self.tasks += 1
+        image = created(properties={"p0": "u", "p1": None}, **({"disk_format": None} if undeclared else {}))
+        request = e.ImportRequested(
+            task_id=f"task{self.tasks}",
+            type=kind,
+            method="any",
+            request={},
+            stores=stores,
+            multi=True,
+            must_succeed=must_succeed or kind == IMPORT,
+            steps=("s0",),
+            fetches=True,
+            task_ttl=600,
+        )
+        assert self.record(c.ExpectImage(image=image, request=request))
+        self.note()
+
+    def check(self, before: Image, event: e.Event, after: Image) -> None:
+        super().check(before, event, after)
+        if before.expected and not after.gone:
+            assert isinstance(event, e.ImageAppeared)
+            assert after.status == ("active" if before.job and before.job.cleared else "queued")
+        if before.gone and not before.expected:
+            assert after.gone, "what is gone does not come back"
+
+    def works(self, fails: bool, pick: int) -> None:
+        if self.began:
+            super().works(fails, pick)
+
+
+ENOUGH = settings(max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 TestLife = Life.TestCase
-TestLife.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestLife.settings = ENOUGH
+TestMaking = Making.TestCase
+TestMaking.settings = settings(ENOUGH, max_examples=100)

@@ -101,13 +101,31 @@ def test_formats_without_an_inspector_pass_if_nothing_is_recognised(declared: st
     assert verdict(declared) == Verdict(("raw",), None)
 
 
-@pytest.mark.parametrize("declared", [*WITH_HEADER, *WITHOUT_INSPECTOR, None])
+@pytest.mark.parametrize("declared", [*WITH_HEADER, *WITHOUT_INSPECTOR])
 @pytest.mark.parametrize("name", [*WITH_HEADER, "raw", "gpt", "luks"])
-def test_anything_else_fails_unless_a_match_is_not_required(declared: str | None, name: str) -> None:
+def test_anything_else_fails_unless_a_match_is_not_required(declared: str, name: str) -> None:
     if declared == name or (declared in WITHOUT_INSPECTOR and name == "raw"):
         return
     refused(declared, found(name), text=f"disk_format {declared} does not match stream data {name}")
     assert verdict(declared, found(name), rules=LENIENT) == Verdict((name,), None)
+
+
+@pytest.mark.parametrize("name", WITH_HEADER)
+def test_undeclared_data_is_what_its_header_says(name: str) -> None:
+    assert verdict(None, found(name)) == Verdict((name,), HEADER, name)
+
+
+def test_undeclared_data_without_a_header_is_raw_and_so_is_a_disk_with_partitions() -> None:
+    assert verdict(None) == Verdict(("raw",), SIZE, "raw")
+    assert verdict(None, found("gpt")) == Verdict(("gpt",), SIZE, "raw")
+    assert verdict(None, found("iso"), found("gpt")) == Verdict(("gpt", "iso"), HEADER, "iso")
+
+
+def test_undeclared_data_must_be_one_thing_that_the_site_takes() -> None:
+    refused(None, found("qcow2"), found("vmdk"), text="multiple formats")
+    refused(None, found("qcow2", unsafe={"backing_file": "is named"}), text="safety checks")
+    refused(None, found("qcow2"), rules=Rules(disk_formats=frozenset({"raw"})), text="not among the disk formats")
+    refused(None, found("luks"), rules=Rules(disk_formats=frozenset({"raw", "qcow2"})), text="luks")
 
 
 def test_no_bytes_have_no_virtual_size() -> None:
