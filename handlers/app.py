@@ -28,12 +28,14 @@ from handlers import (
     health,
     history,
     image_data,
+    image_imports,
     image_update,
     images,
     imports,
     members,
     stores,
     tags,
+    tasks,
     versions,
 )
 from handlers.call import Call, base_url
@@ -56,6 +58,8 @@ API: Final[tuple[Route, ...]] = (
     *members.ROUTES,
     *imports.ROUTES,
     *stores.ROUTES,
+    *tasks.ROUTES,
+    *image_imports.ROUTES,
 )
 """Routes below `/v2`."""
 
@@ -143,7 +147,7 @@ class App:
         request_id.append(f"req-{uuid4()}")
         request_id[0] = self._request_id(request) or request_id[0]
         match = router.match(_decoded(raw))
-        if match is None:
+        if match is None or not match.there(self.service.settings):
             raise HttpError(404 if request.method in _METHODS else 501, "There is nothing at this address")
         route = _route(request, match)
         if actor.anonymous and request.method != "GET":

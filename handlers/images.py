@@ -33,8 +33,8 @@ from kernel.patch import within
 async def create(call: Call) -> StreamResponse:
     """`POST /v2/images`"""
     document = await call.json(dict)
-    created = _described(call, document)
-    limits = await call.service.site.limits(_as_owned_by(created.owner))
+    created = described(call, document)
+    limits = await call.service.site.limits(as_owned_by(created.owner))
     handled = await call.service.commands.handle(
         created.image_id, c.CreateImage(image=created), context=call.context, limits=limits
     )
@@ -97,7 +97,7 @@ async def delete(call: Call) -> StreamResponse:
 # --- create ------------------------------------------------------------------------------
 
 
-def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
+def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
     """The image that a create body asks for; the checks are in the contract's order."""
     for name in READ_ONLY_PRESENCE:
         if name in document:
@@ -141,7 +141,7 @@ def _described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
     )
 
 
-def _as_owned_by(owner: str | None) -> Image:
+def as_owned_by(owner: str | None) -> Image:
     """An image that has nothing but an owner, whose limits are wanted."""
     return replace(NOTHING, owner=owner)
 

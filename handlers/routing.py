@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from aiohttp.web import StreamResponse
 
     from handlers.call import Call
+    from kernel.settings import Settings
 
 Handler = Callable[["Call"], Awaitable["StreamResponse"]]
 Body = Literal["none", "json", "data", "any"]
@@ -28,6 +29,10 @@ class Route:
     success: tuple[int, ...] = (200,)
     errors: tuple[int, ...] = (400, 401, 403, 404)
     summary: str = ""
+    gate: Callable[[Settings], bool] | None = None
+    """Whether there is anything at this path at all; None is always."""
+    refuses: bool = False
+    """A method that is not allowed, whose refusal has something of its own to say."""
 
 
 @dataclass(slots=True)
@@ -45,10 +50,15 @@ class Match:
     routes: dict[str, Route]
     parameters: dict[str, str]
 
+    def there(self, settings: Settings) -> bool:
+        """Whether the path exists at this site."""
+        return all(route.gate is None or route.gate(settings) for route in self.routes.values())
+
     @property
     def allow(self) -> str:
         """Value of the Allow header."""
-        return ", ".join(sorted(self.routes, key=_METHOD_ORDER.index))
+        allowed = (method for method, route in self.routes.items() if not route.refuses)
+        return ", ".join(sorted(allowed, key=_METHOD_ORDER.index))
 
 
 _METHOD_ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")

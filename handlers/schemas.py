@@ -87,15 +87,22 @@ class Method(BaseModel):
     uri: str | None = None
 
 
-class ImportBody(BaseModel):
+class StoreWishes(BaseModel):
+    """Where a client wants the data of an import to go."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    stores: list[str] | None = None
+    all_stores: bool = False
+    all_stores_must_succeed: bool = True
+
+
+class ImportBody(StoreWishes):
     """The body of `POST /v2/images/{id}/import`; what it does not know is echoed in the task."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     method: Method
-    stores: list[str] | None = None
-    all_stores: bool = False
-    all_stores_must_succeed: bool = True
 
 
 def image_value(name: str, value: Any, formats: Mapping[str, Sequence[str]]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from handlers.schemas import ImportBody
+from handlers.schemas import StoreWishes
 from kernel.errors import Conflict, Invalid
 from kernel.extend import ImportMethod
 from kernel.image import Image
@@ -15,7 +15,7 @@ class Choice(Struct, frozen=True):
     stores: tuple[str, ...]
 
 
-def choose(site: Site, body: ImportBody, header: str | None, image: Image, method: ImportMethod) -> Choice | None:
+def choose(site: Site, body: StoreWishes, header: str | None, image: Image, method: ImportMethod) -> Choice | None:
     """The stores to write, in order; None when a copy to all stores finds nothing left to do."""
     if not site.multi:
         return Choice((site.default,))

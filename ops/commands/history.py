@@ -62,7 +62,7 @@ async def read(dsn: str, image_id: str, wanted: UUID) -> tuple[list[Recorded], I
         if not events:
             raise NotFound(f"The log holds nothing of an image {image_id}")
         image = (await log.load(wanted)).image
-        return events, image, await Queries(database, log).tasks_of(image.id, wanted, None)
+        return events, image, await Queries(database, log).tasks_of(wanted, None)
 
 
 def show(events: Sequence[Recorded], image: Image, tasks: Sequence[TaskRecord] = ()) -> None:

@@ -66,7 +66,7 @@ async def convert(request: StepRequest) -> StepResult:
     target = settings.output_format
     found = the_format(await _facts(request), request.rules).name
     found = "raw" if found == "gpt" else found
-    declared = request.image.disk_format
+    declared = request.image.disk_format or found  # an image import may leave it to the data
     if found == declared == "iso":
         return StepResult()
     if found != declared:
