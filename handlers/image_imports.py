@@ -35,6 +35,8 @@ class ImportRequest(StoreWishes):
 async def create(call: Call) -> StreamResponse:
     """`POST /v2/image-imports`"""
     call.must("add_image_import")
+    if call.actor.project_id is None and not call.admin:
+        raise Forbidden("Image imports belong to projects, and you act in none")
     document = await call.json(dict)
     body = validated(ImportRequest, document)
     if body.stores is not None and not body.stores:
@@ -71,7 +73,7 @@ async def index(call: Call) -> StreamResponse:
     found, more = await record_lists.page(
         call,
         "image_import",
-        project=None if everybody == "true" else call.actor.project_id or "",
+        everybody=everybody == "true",
         sort_keys=_SORT_KEYS,
         statuses=record_views.IMPORT_STATUSES,
     )

@@ -21,7 +21,7 @@ async def page(
     call: Call,
     kind: Kind,
     *,
-    project: str | None,
+    everybody: bool,
     sort_keys: Collection[str],
     statuses: Collection[str],
     types: Collection[str] = (),
@@ -32,7 +32,8 @@ async def page(
     limit = _limit(given.get("limit"), settings.limit_param_default, settings.api_limit_max)
     wanted = Wanted(
         kind=kind,
-        project=project,
+        everybody=everybody,
+        project=_project(call),
         status=_one_of("status", given.get("status"), statuses),
         type=_one_of("type", given.get("type"), types) if types else None,
         sort_key=_one_of("sort_key", given.get("sort_key"), sort_keys) or "created_at",
@@ -57,6 +58,11 @@ def links(call: Call, path: str, last: TaskRecord | None) -> dict[str, str]:
 # --- pieces ------------------------------------------------------------------------------
 
 
+def _project(call: Call) -> str | None:
+    """Whose records the caller sees; without a project only an administrator has any."""
+    return call.actor.project_id if call.admin else call.actor.project_id or ""
+
+
 def _fields(wanted: Wanted) -> dict[str, Any]:
     return {name: getattr(wanted, name) for name in wanted.__struct_fields__}
 
@@ -66,7 +72,7 @@ async def _marker(call: Call, wanted: Wanted, text: str) -> Any:
     marker = stream_of(text)
     record = await call.service.queries.task(marker) if marker is not None else None
     ours = record is not None and (record.task.type == "image_import") is (wanted.kind == "image_import")
-    if record is None or not ours or (wanted.project is not None and record.task.owner != wanted.project):
+    if record is None or not ours or not (wanted.everybody or record.task.owner == wanted.project):
         raise Invalid(f"marker: there is no '{text}' that you can see")
     return marker
 

@@ -60,7 +60,7 @@ async def index(call: Call) -> StreamResponse:
     found, more = await record_lists.page(
         call,
         "task",
-        project=_whose(call),
+        everybody=call.admin,
         sort_keys=tuple(SORTABLE),
         statuses=record_views.TASK_STATUSES,
         types=record_views.TASK_TYPES,
@@ -79,8 +79,7 @@ async def show(call: Call) -> StreamResponse:
     task_id = call.parameters["task_id"]
     wanted = stream_of(task_id)
     record = await call.service.queries.task(wanted) if wanted is not None else None
-    owner = _whose(call)
-    if record is None or record.task.type == IMAGE_IMPORT or (owner is not None and record.task.owner != owner):
+    if record is None or record.task.type == IMAGE_IMPORT or not _sees(call, record):
         raise NotFound(f"Could not find task {task_id}")
     return call.reply(record_views.task(record))
 
@@ -110,8 +109,9 @@ def _may(call: Call, rule: str) -> None:
         call.must(rule)
 
 
-def _whose(call: Call) -> str | None:
-    return None if call.admin else call.actor.project_id or ""
+def _sees(call: Call, record: TaskRecord) -> bool:
+    owner = record.task.owner
+    return call.admin or (owner is not None and owner == call.actor.project_id)
 
 
 def _input(document: dict[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """A page of records."""
 
     kind: Kind
-    project: str | None
-    """Only this project's; None is everybody's."""
+    everybody: bool = False
+    project: str | None = None
+    """Only this project's, unless `everybody`'s are wanted; None is those of callers without a project."""
     status: str | None = None
     type: str | None = None
     sort_key: str = "created_at"
@@ -54,8 +55,8 @@ def statement(wanted: Wanted, now: datetime) -> tuple[str, list[Any]]:
         return f"${len(parameters)}"
 
     conditions = [KINDS[wanted.kind], "(t.expires_at IS NULL OR t.expires_at > $1)"]
-    if wanted.project is not None:
-        conditions.append(f"t.owner = {put(wanted.project)}")
+    if not wanted.everybody:
+        conditions.append("t.owner IS NULL" if wanted.project is None else f"t.owner = {put(wanted.project)}")
     if wanted.status is not None:
         conditions.append(f"t.status = {put(wanted.status)}")
     if wanted.type is not None:

@@ -323,6 +323,18 @@ async def test_IM105_who_sees_whose_imports(many: Site, o: Origin) -> None:
     assert (await listed("?status=waiting", mine))["image-imports"] == []
 
 
+async def test_administrators_without_a_project_have_imports_too(many: Site, o: Origin) -> None:
+    nowhere = {"X-Identity-Status": "Confirmed", "X-User-Id": "root", "X-Roles": "admin"}
+    import_id = (await asked(many, o.url("/404"), nowhere))["id"]
+    listed = await many.call("GET", "/image-imports", nowhere)
+    assert [item["id"] for item in (await listed.json())["image-imports"]] == [import_id]
+    nobody = {**nowhere, "X-Roles": "member,reader"}
+    assert (await many.call("GET", f"/image-imports/{import_id}", nobody)).status == 404
+    answer = await many.call("GET", "/image-imports", nobody)
+    assert answer.status == 403 or (await answer.json())["image-imports"] == []
+    assert (await many.call("POST", "/image-imports", nobody, json={"location": o.url("/raw")})).status == 403
+
+
 async def test_image_imports_are_no_tasks(many: Site, o: Origin) -> None:
     import_id = (await asked(many, o.url("/raw")))["id"]
     await ended(many, import_id)

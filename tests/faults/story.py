@@ -186,6 +186,49 @@ class Story:
 
         await self.go(step)
 
+    async def made_by_import(self, stores: list[str]) -> None:
+        """Have the service make an image of what it fetches; the story goes on with that one."""
+        location = f"{self.client.origin.url}/{self.id}/{len(self.content)}"
+        body = {"location": location, "image_properties": {"name": self.id}, "stores": stores}
+        record = await self._recorded("image-imports", body, location)
+        assert record["status"] == "success", record
+        self.id = record["image_ref"].rpartition("/")[2]
+
+    async def made_in_vain(self) -> None:
+        """Ask for an image of what cannot be fetched."""
+        location = f"{self.client.origin.url}/{self.id}/nothing"
+        given = {"import_from": location, "import_from_format": "raw", "image_properties": {"name": self.id}}
+        record = await self._recorded("tasks", {"type": "import", "input": given}, location)
+        assert record["status"] == "failure", record
+        self.ended = True
+
+    async def _recorded(self, resource: str, body: dict[str, Any], location: str) -> dict[str, Any]:
+        """Ask until there is a record of it; returns the record once it is final."""
+        deadline = time.monotonic() + 45
+        while time.monotonic() < deadline:
+            for record in await self._records(resource):
+                if location not in (record.get("location"), record.get("input", {}).get("import_from")):
+                    continue
+                if record["status"] in ("success", "failure"):
+                    return record
+                break
+            else:
+                await self.client.once("POST", f"/v2/{resource}", orjson.dumps(body))
+            await asyncio.sleep(0.03)
+        raise AssertionError(f"nothing came of {location}")
+
+    async def _records(self, resource: str) -> list[dict[str, Any]]:
+        """The newest records, in full; none while nobody answers."""
+        status, raw = await self.client.once("GET", f"/v2/{resource}?limit=20")
+        listed: list[dict[str, Any]] = orjson.loads(raw)[resource] if status == 200 else []
+        if status != 200:
+            await asyncio.sleep(0.05)
+            return await self._records(resource)
+        if resource == "image-imports":
+            return listed
+        full = [await self.client.once("GET", f"/v2/{resource}/{record['id']}") for record in listed]
+        return [orjson.loads(raw) for status, raw in full if status == 200]
+
     async def copy_to(self, stores: list[str]) -> None:
         """Copy an active image until it is in all stores."""
 
@@ -315,6 +358,17 @@ async def downloaded_and_copied(story: Story) -> None:
     await story.verify()
 
 
+async def made_of_what_is_elsewhere(story: Story) -> None:
+    """An image import, whose image is there once it is whole."""
+    await story.made_by_import(["fast", "cheap"])
+    await story.verify()
+
+
+async def made_in_vain(story: Story) -> None:
+    """A task whose image goes with its failure."""
+    await story.made_in_vain()
+
+
 STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "three stores": three_stores,
     "imported and deleted": imported_and_deleted,
@@ -324,4 +378,6 @@ STORIES: dict[str, Callable[[Story], Awaitable[None]]] = {
     "data that is refused": data_that_is_refused,
     "unpacked on the way": unpacked_on_the_way,
     "downloaded and copied": downloaded_and_copied,
+    "made of what is elsewhere": made_of_what_is_elsewhere,
+    "made in vain": made_in_vain,
 }

@@ -32,6 +32,8 @@ KILLED = (
     "stored",
     "before StoreFailed",
     "before ImportCompleted",
+    "after ImageExpected",
+    "before ImageAppeared",
     "deleted",
 )
 STOPPED = ("staged", "step done", "storing begins", "before StoreSucceeded")

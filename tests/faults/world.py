@@ -109,7 +109,7 @@ class World:
         connection: Any = await asyncpg.connect(self.dsn)
         try:
             while True:
-                work = await connection.fetch("SELECT image_id, work, due_at FROM images WHERE work IS NOT NULL")
+                work = await connection.fetch("SELECT image_id, work, due_at FROM images WHERE work <> 'expire'")
                 lag = await connection.fetchval(
                     "SELECT coalesce(max(position), 0) - (SELECT min(position) FROM consumers) FROM events"
                 )
