@@ -153,6 +153,7 @@ IMAGES: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
 
 @pytest.mark.qemu
 @pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.requirement("REQ-077")
 async def test_hostile_images_are_refused(converting: Site, name: str, tmp_path: Path) -> None:
     make, declared, words = IMAGES[name]
     shown = await imported(converting, make(tmp_path), disk_format=declared)

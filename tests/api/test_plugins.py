@@ -69,6 +69,7 @@ def qreal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 # --- injection ---------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("REQ-020", "REQ-021", "REQ-023", "REQ-037")
 async def test_IM74_no_op_and_injection_in_turn(postgres: Server) -> None:
     async with standing(postgres, one_store(image_import_opts=plugins("no_op"))) as site:
         assert (await imported(site, RAW1K))["status"] == "active"
@@ -79,6 +80,7 @@ async def test_IM74_no_op_and_injection_in_turn(postgres: Server) -> None:
         assert (shown["status"], shown["a"]) == ("active", "1")
 
 
+@pytest.mark.requirement("REQ-024", "REQ-027", "REQ-028")
 async def test_IM75_ordinary_users_get_the_properties(injecting: Site) -> None:
     shown = await imported(injecting, RAW1K, property1="mine")
     assert (shown["status"], shown["property1"], shown["property2"]) == ("active", "value1", "value2")
@@ -87,12 +89,14 @@ async def test_IM75_ordinary_users_get_the_properties(injecting: Site) -> None:
 
 
 @pytest.mark.parametrize("who", ["ADM", "member,reader,OPS"])
+@pytest.mark.requirement("REQ-026")
 async def test_IM75_some_roles_are_left_alone(injecting: Site, who: str) -> None:
     shown = await imported(injecting, RAW1K, who=somebody(who) if "," in who else who)
     assert shown["status"] == "active"
     assert not {"property1", "property2"} & set(shown)
 
 
+@pytest.mark.requirement("REQ-029")
 async def test_IM75_an_upload_is_no_import(injecting: Site) -> None:
     image = await injecting.image()
     assert await injecting.upload(image, RAW1K) == 204
@@ -109,10 +113,39 @@ async def test_IM76_copies_run_no_plugins(injecting: Site, who: str) -> None:
     assert not {"property1", "property2"} & set(shown)
 
 
+async def test_IM76_nor_do_copies_of_what_others_own(injecting: Site) -> None:
+    image = await injecting.image("ADM", visibility="public")
+    assert await injecting.upload(image, RAW1K, "ADM") == 204
+    assert await injecting.do_import(image, "B", method={"name": "copy-image"}, stores=["reliable"]) == 202
+    shown = await injecting.ended(image)
+    assert shown["stores"] == "fast,reliable"
+    assert not {"property1", "property2"} & set(shown)
+
+
+@pytest.mark.requirement("REQ-025")
+async def test_settings_of_a_plugin_that_is_not_listed_do_nothing(postgres: Server) -> None:
+    config = one_store(image_import_opts=plugins("no_op"), inject_metadata_properties=INJECT)
+    async with standing(postgres, config) as site:
+        shown = await imported(site, RAW1K)
+        assert shown["status"] == "active"
+        assert not {"property1", "property2"} & set(shown)
+
+
+@pytest.mark.requirement("REQ-029", "REQ-030")
+async def test_closing_uploads_makes_users_import(postgres: Server) -> None:
+    """By default everybody may upload, past the plugins; who may not is left with import."""
+    config = one_store(image_import_opts=plugins("inject_image_metadata"), inject_metadata_properties=INJECT)
+    async with standing(postgres, config, rules={"upload_image": "role:admin"}) as site:
+        assert await site.upload(await site.image(), RAW1K) == 403
+        assert await site.upload(await site.image("ADM"), RAW1K, "ADM") == 204
+        assert (await imported(site, RAW1K))["property1"] == "value1"
+
+
 # --- decompression -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [gzip.compress(RAW1K), zipped(("x.img", RAW1K)), RAW1K], ids=["gzip", "zip", "raw"])
+@pytest.mark.requirement("REQ-080", "REQ-117")
 async def test_IM77_archives_are_unpacked(unpacking: Site, data: bytes) -> None:
     shown = await imported(unpacking, data)
     assert (shown["status"], shown["size"], shown["virtual_size"]) == ("active", 1024, 1024)
@@ -127,6 +160,7 @@ async def test_IM77_archives_are_unpacked(unpacking: Site, data: bytes) -> None:
     ]
 
 
+@pytest.mark.requirement("REQ-042", "REQ-085")
 async def test_IM77_downloaded_archives_are_unpacked_too(unpacking: Site) -> None:
     async def serve(request: web.Request) -> web.Response:
         return web.Response(body=gzip.compress(RAW1K), content_type="application/octet-stream")
@@ -141,6 +175,7 @@ async def test_IM77_downloaded_archives_are_unpacked_too(unpacking: Site) -> Non
     assert (shown["status"], shown["size"], shown["checksum"]) == ("active", 1024, MD5)
 
 
+@pytest.mark.requirement("REQ-083")
 async def test_IM78_a_compressed_container_is_left_packed(unpacking: Site) -> None:
     data = gzip.compress(RAW1K)
     shown = await imported(unpacking, data, container_format="compressed")
@@ -148,6 +183,7 @@ async def test_IM78_a_compressed_container_is_left_packed(unpacking: Site) -> No
     assert shown["checksum"] == hashlib.md5(data).hexdigest()
 
 
+@pytest.mark.requirement("REQ-081")
 async def test_IM79_one_layer_is_unpacked(unpacking: Site) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -191,6 +227,7 @@ async def test_IM81_what_comes_out_is_bounded(postgres: Server) -> None:
 
 
 @pytest.mark.qemu
+@pytest.mark.requirement("REQ-075", "REQ-078", "REQ-117")
 async def test_IM82_qcow2_becomes_raw(converting: Site, qreal: bytes) -> None:
     shown = await imported(converting, qreal, disk_format="qcow2")
     assert (shown["status"], shown["disk_format"], shown["container_format"]) == ("active", "raw", "bare")
@@ -202,6 +239,7 @@ async def test_IM82_qcow2_becomes_raw(converting: Site, qreal: bytes) -> None:
 
 
 @pytest.mark.qemu
+@pytest.mark.requirement("REQ-076")
 async def test_IM83_what_needs_no_conversion_stays_as_it_is(converting: Site, qreal: bytes) -> None:
     raw = await imported(converting, RAW1K)
     assert (raw["status"], raw["disk_format"], raw["checksum"]) == ("active", "raw", MD5)
@@ -212,15 +250,29 @@ async def test_IM83_what_needs_no_conversion_stays_as_it_is(converting: Site, qr
 
 
 @pytest.mark.qemu
+@pytest.mark.requirement("REQ-021", "REQ-084")
 async def test_IM84_first_unpacked_then_converted(converting: Site, qreal: bytes) -> None:
     shown = await imported(converting, gzip.compress(qreal), disk_format="qcow2")
     assert (shown["status"], shown["disk_format"], shown["size"]) == ("active", "raw", MIB)
     assert shown["checksum"] == "b6d81b360a5672d80c27430f39153e2c"
 
 
+@pytest.mark.qemu
+@pytest.mark.requirement("REQ-079", "REQ-087")
+async def test_injection_and_conversion_in_one_list(postgres: Server, qreal: bytes) -> None:
+    config = one_store(
+        image_import_opts="image_import_plugins = ['inject_image_metadata', 'image_conversion']",
+        inject_metadata_properties=INJECT,
+    )
+    async with standing(postgres, config) as site:
+        shown = await imported(site, qreal, disk_format="qcow2")
+        assert (shown["status"], shown["disk_format"], shown["property2"]) == ("active", "raw", "value2")
+
+
 # --- configuration -----------------------------------------------------------------------
 
 
+@pytest.mark.requirement("REQ-016")
 async def test_IM85_an_unknown_plugin_refuses_the_start(postgres: Server) -> None:
     with pytest.raises(ConfigError, match=r"image_import_plugins: unknown plugin 'fred_mertz'"):
         async with standing(postgres, one_store(image_import_opts="image_import_plugins = ['fred_mertz']")):

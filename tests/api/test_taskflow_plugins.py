@@ -26,7 +26,7 @@ QUIET = b"hallo" * 300
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The example package, where Python finds it for as long as these tests run."""
+    """The example package, installed by pip, where Python finds it for as long as these tests run."""
     target = tmp_path_factory.mktemp("site-packages")
     install_example(target)
     sys.path.append(str(target))
@@ -52,9 +52,10 @@ async def refusing(postgres: Server, installed: Path) -> AsyncIterator[Site]:
         yield running
 
 
+@pytest.mark.requirement("REQ-015", "REQ-017", "REQ-018")
 async def test_they_are_offered_beside_ours() -> None:
     found = discover()
-    assert {"shout", "refuse", "linger", "image_conversion"} <= set(found.steps)
+    assert {"shout", "refuse", "linger", "example_import_plugins", "image_conversion"} <= set(found.steps)
     assert found.origins[id(found.steps["shout"])] == "the Taskflow plugin example_import_plugins:get_flow"
 
 
@@ -69,6 +70,7 @@ async def test_ours_win_and_the_operator_is_told(postgres: Server) -> None:
         assert (await imported(running, QUIET))["status"] == "active"
 
 
+@pytest.mark.requirement("REQ-015", "REQ-019", "REQ-114", "REQ-117")
 async def test_bytes_and_properties_are_changed(site: Site) -> None:
     shown = await imported(site, QUIET, doomed="yes", kept="1")
     assert (shown["status"], shown["size"], shown["disk_format"]) == ("active", len(LOUD), "raw")
@@ -79,6 +81,7 @@ async def test_bytes_and_properties_are_changed(site: Site) -> None:
     assert site.files("staging") == []
 
 
+@pytest.mark.requirement("REQ-021", "REQ-079")
 async def test_they_run_in_the_listed_order(site: Site) -> None:
     """`shout` notes who imports; what we inject comes later and wins."""
     shown = await imported(site, QUIET)

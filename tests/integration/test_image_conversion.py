@@ -33,6 +33,7 @@ async def of(tmp_path: Path, data: bytes | Path, target: str = "raw", **more: ob
 
 @pytest.mark.parametrize("target", ["raw", "qcow2", "vmdk"])
 @pytest.mark.parametrize("name", GOOD)
+@pytest.mark.requirement("REQ-076")
 async def test_every_format_becomes_every_target(tmp_path: Path, name: str, target: str) -> None:
     source = GOOD[name][0]
     made = await of(tmp_path, good(name, tmp_path), target, disk_format=source, container_format="ovf")

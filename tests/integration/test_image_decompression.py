@@ -132,6 +132,7 @@ def test_operators_are_told_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) 
     assert "the library lhafile is not installed: imports of lha data will fail" in EXTENSION.warnings()
 
 
+@pytest.mark.requirement("REQ-082")
 async def test_lha_without_the_library_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing else suffers."""
     worker = tmp_path / "worker.py"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
 import shutil
-import tomllib
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,15 @@ async def refused(site: Site, shown: dict[str, Any], plugin: str, **kept: Any) -
 
 
 def install_example(target: Path) -> None:
-    """What pip would make of the example package, without the network that its build would ask for."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (module,) = EXAMPLE.glob("*.py")
-    shutil.copy(module, target)
-    information = target / f"{re.sub('[-.]+', '_', project['name'])}-{project['version']}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    lines = [
-        line
-        for group, points in project["entry-points"].items()
-        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
-    ]
-    (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    """Have pip install the example package into a directory; without network, from a copy, for pip builds in it."""
+    with tempfile.TemporaryDirectory() as place:
+        copy = shutil.copytree(EXAMPLE, Path(place) / "package")
+        command = [
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+        ]
+        subprocess.run([sys.executable, "-m", "pip", *command, "--target", target, copy], check=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import pytest
 
+import plugins.steps
 from kernel.errors import ConfigError
 from kernel.extend import ImportStep, StepRequest, StepResult
 from kernel.registry import Registry
@@ -40,3 +44,14 @@ def test_alone_it_is_as_good_as_any() -> None:
     assert registry.steps == {"twice": theirs}
     assert registry.origins[id(theirs)] == "somewhere else"
     assert registry.shadowed == {}
+
+
+@pytest.mark.requirement("REQ-018", "REQ-114")
+def test_a_plugin_of_ours_is_one_file_of_its_name() -> None:
+    found = {}
+    for module in pkgutil.iter_modules(plugins.steps.__path__):
+        extension = getattr(importlib.import_module(f"plugins.steps.{module.name}"), "EXTENSION", None)
+        if extension is not None:
+            found[module.name] = extension.name
+    assert {"no_op", "inject_image_metadata", "image_decompression", "image_conversion"} <= set(found)
+    assert list(found) == list(found.values())
