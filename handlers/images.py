@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -89,8 +90,17 @@ async def show(call: Call) -> StreamResponse:
 async def delete(call: Call) -> StreamResponse:
     """`DELETE /v2/images/{image_id}`"""
     image_id = call.parameters["image_id"]
-    guard = call.guard(image_id, "delete_image")
-    await call.service.commands.handle(image_id, c.DeleteImage(), context=call.context, guard=guard)
+    settings = call.service.settings.default
+    scrub_at = None
+    if settings.delayed_delete:
+        scrub_at = call.service.clock.now() + timedelta(seconds=settings.scrub_time)
+    await call.service.deletions.delete(
+        image_id,
+        c.DeleteImage(scrub_at=scrub_at),
+        of=lambda image: image.locations,
+        context=call.context,
+        guard=call.guard(image_id, "delete_image"),
+    )
     return call.empty()
 
 

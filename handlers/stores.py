@@ -8,7 +8,8 @@ from aiohttp.web import StreamResponse
 
 from handlers.call import Call
 from handlers.routing import Route
-from kernel.errors import NotFound
+from kernel import commands as c
+from kernel.errors import Conflict, NotFound
 from kernel.site import Backend, Site
 
 
@@ -23,6 +24,22 @@ async def info_stores_detail(call: Call) -> StreamResponse:
     site = _multi(call)
     call.must("stores_info_detail")
     return call.reply({"stores": [_detail(site, backend) for backend in site.backends.values()]})
+
+
+async def delete_copy(call: Call) -> StreamResponse:
+    """`DELETE /v2/stores/{store}/{image_id}`"""
+    site, name = _multi(call), call.parameters["store"]
+    if name not in site.backends:
+        raise Conflict(f"Store for identifier {name} not found")
+    image_id = call.parameters["image_id"]
+    await call.service.deletions.delete(
+        image_id,
+        c.RemoveCopy(store=name),
+        of=lambda image: [location for location in image.locations if location.store == name],
+        context=call.context,
+        guard=call.guard(image_id, "get_image_location", "delete_image_location"),
+    )
+    return call.empty()
 
 
 def _multi(call: Call) -> Site:
@@ -60,5 +77,13 @@ ROUTES: Final = (
         handler=info_stores_detail,
         errors=(400, 401, 403, 404),
         summary="Stores with their properties",
+    ),
+    Route(
+        method="DELETE",
+        path="/stores/{store}/{image_id}",
+        handler=delete_copy,
+        success=(204,),
+        errors=(400, 401, 403, 404, 409, 503),
+        summary="Delete one store's copy of an image",
     ),
 )

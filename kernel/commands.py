@@ -75,7 +75,20 @@ class ExpectImage(Command, frozen=True, kw_only=True):
 
 
 class DeleteImage(Command, frozen=True, kw_only=True):
-    pass
+    scrub_at: datetime | None = None
+    """When the bytes are to go, at a site that keeps them for a while."""
+
+
+class ScrubImage(Command, frozen=True, kw_only=True):
+    """The time of an image that was deleted but kept is over."""
+
+    now: datetime
+
+
+class RemoveCopy(Command, frozen=True, kw_only=True):
+    """Take one store's copy away from an image that has another."""
+
+    store: str
 
 
 # --- bytes from clients ----------------------------------------------------------------

@@ -109,7 +109,30 @@ def _delete(command: c.DeleteImage, image: Image) -> Sequence[e.Event]:
     _must_exist(image)
     if image.protected:
         raise Forbidden(f"Image {image.id} is protected and cannot be deleted")
+    kept = [location for location in image.locations if location not in image.removable]
+    if command.scrub_at is not None and image.status in ("active", "deactivated") and kept:
+        return (e.DeletionScheduled(scrub_at=command.scrub_at),)
     return (e.ImageDeleted(),)
+
+
+@on(c.ScrubImage)
+def _scrub(command: c.ScrubImage, image: Image) -> Sequence[e.Event]:
+    due = image.status == "pending_delete" and image.scrub_at is not None and image.scrub_at <= command.now
+    return (e.ImageDeleted(),) if due else ()
+
+
+@on(c.RemoveCopy)
+def _remove_copy(command: c.RemoveCopy, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    if image.status != "active":
+        raise Conflict(f"Only active images have copies that can be deleted; this one is {image.status}")
+    if len(image.stores) < 2:
+        raise Forbidden("An image cannot be deleted from the only store that holds it")
+    copies = [location for location in image.locations if location.store == command.store]
+    if not copies:
+        raise NotFound(f"Image {image.id} has no data in store {command.store}")
+    check_unlocked(image)
+    return tuple(e.LocationRemoved(url=copy.url, store=copy.store, metadata=copy.metadata) for copy in copies)
 
 
 # --- members ---------------------------------------------------------------------------

@@ -167,6 +167,12 @@ class ImageReactivated(Event, frozen=True, kw_only=True):
     pass
 
 
+class DeletionScheduled(Event, frozen=True, kw_only=True):
+    """The image is gone for its users; its bytes are kept until `scrub_at`."""
+
+    scrub_at: datetime
+
+
 class ImageDeleted(Event, frozen=True, kw_only=True):
     pass
 

@@ -185,10 +185,35 @@ def _reactivated(image: Image, event: e.ImageReactivated, meta: Meta) -> Image:
     return replace(image, status="active", updated_at=meta.at)
 
 
+@on(e.DeletionScheduled)
+def _deletion_scheduled(image: Image, event: e.DeletionScheduled, meta: Meta) -> Image:
+    """What was there before a running copy waits; what the copy has made goes at once."""
+    made = image.removable
+    return replace(
+        _without_work(replace(image, garbage=(*image.garbage, *map(_garbage, made))), meta),
+        status="pending_delete",
+        deleted_at=meta.at,
+        scrub_at=event.scrub_at,
+        locations=tuple(location for location in image.locations if location not in made),
+    )
+
+
 @on(e.ImageDeleted)
 def _deleted(image: Image, event: e.ImageDeleted, meta: Meta) -> Image:
-    garbage = [*image.garbage, *map(_garbage, image.locations)]
-    sweeps = list(image.sweeps)
+    image = _without_work(image, meta)
+    return replace(
+        image,
+        status="deleted",
+        deleted_at=image.deleted_at or meta.at,
+        scrub_at=None,
+        locations=(),
+        garbage=(*image.garbage, *map(_garbage, image.locations)),
+    )
+
+
+def _without_work(image: Image, meta: Meta) -> Image:
+    """The image with nothing under way: whatever was is given up, its bytes are garbage or searched for."""
+    garbage, sweeps = list(image.garbage), list(image.sweeps)
     if image.staged:
         garbage.append(Garbage(store=STAGING, url=image.staged.url))
     if image.transfer:
@@ -200,10 +225,7 @@ def _deleted(image: Image, event: e.ImageDeleted, meta: Meta) -> Image:
         sweeps += [Sweep(store=store, below=_NO_EPOCH) for store in stores]
     return replace(
         image,
-        status="deleted",
-        deleted_at=meta.at,
         updated_at=meta.at,
-        locations=(),
         staged=None,
         transfer=None,
         job=None,

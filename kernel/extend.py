@@ -137,6 +137,20 @@ class LocalFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class Retains(Protocol):
+    """A store on whose bytes others may depend: snapshots, clones, whoever has them open.
+
+    It is asked before a deletion is recorded, so that the caller can be refused while the
+    image is still whole.  Whoever begins to depend on the bytes after that makes `delete`
+    raise the same; it is then tried again until the bytes are let go.
+    """
+
+    async def release(self, url: str) -> None:
+        """Quiet if the bytes could be deleted now, or are gone; `BlobInUse` saying who depends on them if not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSite:
     """What a store is told about its place: its name, and what below its root is ours."""

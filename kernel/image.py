@@ -211,6 +211,8 @@ class Image(State, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
+    scrub_at: datetime | None = None
+    """When the bytes of an image that waits for it (`pending_delete`) are to go."""
     at: datetime
     """When the newest event happened; the next one is no earlier."""
     tags: tuple[str, ...] = ()

@@ -145,8 +145,10 @@ def _step_completed(event: e.StepCompleted, before: Image, after: Image) -> Sequ
     return tuple(_Message("image.update", _image(after)) for _ in range(changes))
 
 
-@on(e.ImageDeleted)
-def _deleted(event: e.ImageDeleted, before: Image, after: Image) -> Sequence[_Message]:
+@on(e.ImageDeleted, e.DeletionScheduled)
+def _deleted(event: e.Event, before: Image, after: Image) -> Sequence[_Message]:
+    if before.gone:  # it was told when it vanished for its users
+        return ()
     messages = [_gone(after)]
     if before.job is not None and after.task is not None:
         messages.append(_Message("task.failure", _task(after.task)))

@@ -32,6 +32,8 @@ class Purged(Struct, frozen=True):
 
     blobs: tuple[tuple[str, str], ...] = ()
     sweeps: tuple[Sweep, ...] = ()
+    complete: bool = True
+    """Whether nothing that was tried failed."""
 
 
 def valid_names(image: Image) -> frozenset[str]:
@@ -59,7 +61,8 @@ class Purger:
         stores = {sweep.store: max(s.below for s in due if s.store == sweep.store) for sweep in due}
         swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
         clean = {store for store, done in zip(stores, swept, strict=True) if done}
-        return Purged(blobs, tuple(sweep for sweep in due if sweep.store in clean))
+        complete = len(blobs) == len({(item.store, item.url) for item in image.garbage}) and len(clean) == len(stores)
+        return Purged(blobs, tuple(sweep for sweep in due if sweep.store in clean), complete)
 
     async def delete_all(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Delete locations; returns those that are gone."""

@@ -233,7 +233,9 @@ class Reactor:
         """Remove bytes nobody needs, under a lease that yields to any real work."""
         image = loaded.image
         context = service_context()
-        claim = (self._take_over(loaded),) if loaded.abandoned else ()
+        claim: list[c.Command] = [self._take_over(loaded)] if loaded.abandoned else []
+        if image.status == "pending_delete":
+            claim.append(c.ScrubImage(now=self._clock.now()))
         handled = await self._commands.handle(image.id, *claim, context=context, take=True, yielding=True)
         assert handled.lease is not None
         lease, image = handled.lease, handled.after
@@ -241,9 +243,8 @@ class Reactor:
         try:
             purged = await self._purger.purge(image, self._clock.now())
             record = c.RecordPurge(blobs=purged.blobs, sweeps=purged.sweeps)
-            after = (await self._commands.handle(image.id, record, context=context, patient=True)).after
-            due = outstanding(after)
-            done = due is None or due.kind != "purge" or due.due is not None
+            await self._commands.handle(image.id, record, context=context, patient=True)
+            done = purged.complete  # what has come up meanwhile needs no back-off
         finally:
             self._leases.drop(lease)
             await asyncio.shield(self._end_purge(image.id, lease, done))

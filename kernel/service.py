@@ -22,6 +22,7 @@ from kernel.appender import Appender
 from kernel.clock import Clock, SystemClock
 from kernel.consumers import Consumer
 from kernel.database import Database
+from kernel.deletions import Deletions
 from kernel.dispatcher import Dispatcher, Muted
 from kernel.extend import NotificationSink, Sink
 from kernel.feed import Feed
@@ -64,6 +65,7 @@ class Service:
     commands: Commands
     queries: Queries
     transfers: Transfers
+    deletions: Deletions
     vault: Vault
     reactor: Reactor | None = None
     consumers: list[Consumer] = field(default_factory=list)
@@ -153,6 +155,7 @@ async def _start(
         commands=commands,
         queries=Queries(database, event_log, clock),
         transfers=Transfers(site, commands),
+        deletions=Deletions(site, commands),
         vault=vault,
     )
 

@@ -46,8 +46,11 @@ def outstanding(image: Image) -> Work | None:
         return _next_step(image.job)
     if image.garbage:
         return Work("purge", f"purge:{image.version}")
-    if image.sweeps:
-        due = None if any(sweep.due is None for sweep in image.sweeps) else min(s.due for s in image.sweeps if s.due)
+    waiting = [sweep.due for sweep in image.sweeps]
+    if image.status == "pending_delete":
+        waiting.append(image.scrub_at)
+    if waiting:
+        due = None if None in waiting else min(at for at in waiting if at)
         return Work("purge", f"purge:{image.version}", due=due)
     if image.expiring is not None:
         return Work("expire", f"expire:{image.expiring.id}", due=image.expiring.expires_at)

@@ -99,6 +99,11 @@ def _reactivated(event: e.ImageReactivated) -> str:
     return "downloads are possible again"
 
 
+@_on(e.DeletionScheduled)
+def _deletion_scheduled(event: e.DeletionScheduled) -> str:
+    return f"gone for clients; its bytes are kept until {event.scrub_at:%Y-%m-%d %H:%M:%S}"
+
+
 @_on(e.ImageDeleted)
 def _deleted(event: e.ImageDeleted) -> str:
     return "gone for clients; its bytes are to be removed"

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
 from kernel.errors import StoreError, StoreUnavailable
+from tests.support.clock import ManualClock
 from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.notes import of_image
 from tests.support.postgres import Server
 from tests.support.raw import Wire, chunk, head
+from tests.support.retaining_store import EXTENSION as RETAINING
+from tests.support.retaining_store import RetainingStore
 from tests.support.running import Site
-from tests.support.standing import blocked, hooks, memory_stores, objects, passing
+from tests.support.standing import (
+    blocked,
+    four_stores,
+    hooks,
+    memory_stores,
+    objects,
+    one_store,
+    passing,
+    retaining_stores,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -119,6 +133,196 @@ async def test_a_clean_up_that_waits_holds_up_no_import(postgres: Server) -> Non
         assert await site.do_import(image, stores=["cheap"]) == 202
         assert (await site.ended(image, seconds=5))["stores"] == "cheap"
         fast.break_deletes(None)
+
+
+async def test_D09_bytes_that_somebody_depends_on(postgres: Server) -> None:
+    """Refused, and nothing has happened: the image is whole, and gone once they are let go."""
+    async with retaining(postgres) as site:
+        image, store = await in_fast_and_cheap(site), kept(site, "cheap")
+        store.in_use = "it has snapshots"
+        head_of_log = await site.service.log.head()
+        for who in ("A", "ADM"):
+            answer = await site.call("DELETE", f"/images/{image}", who)
+            assert answer.status == 409
+            assert "cheap" in await answer.text()
+            assert "snapshots" in await answer.text()
+        assert await delete(site, image, "C") == 404  # the stores are not asked for strangers
+        assert await site.service.log.head() == head_of_log
+        shown = await site.show(image)
+        assert (shown["status"], shown["stores"]) == ("active", "cheap,fast")
+        assert await (await site.call("GET", f"/images/{image}/file")).read() == b"x" * 1024
+        store.in_use = None
+        assert await delete(site, image) == 204
+        for name in ("fast", "cheap"):
+            await site.until(lambda name=name: not objects(site, name, image))
+
+
+async def test_D09_protected_images_are_refused_as_such(postgres: Server) -> None:
+    """403 whatever the stores say: they are not asked."""
+    async with retaining(postgres) as site:
+        image = await in_fast_and_cheap(site, protected=True)
+        kept(site, "fast").in_use = "it is mapped"
+        assert await delete(site, image) == 403
+
+
+async def test_bytes_that_are_taken_into_use_too_late(postgres: Server) -> None:
+    """Between the question and the removal: they stay until they are let go, the image is gone all the same."""
+    async with retaining(postgres) as site:
+        image, store = await in_fast_and_cheap(site), kept(site, "cheap")
+        store.in_use, store.unasked = "it has snapshots", True
+        assert await delete(site, image) == 204
+        await site.until(lambda: store.deletions > 0 and not objects(site, "fast", image))
+        assert objects(site, "cheap", image) == [b"x" * 1024]
+        assert (await site.call("GET", f"/images/{image}", "ADM")).status == 404
+        owed = "SELECT work FROM images WHERE image_id = $1"
+        assert await site.service.database.fetchval(owed, image) == "purge"
+
+
+async def test_a_copy_that_lands_while_the_stores_are_asked(postgres: Server) -> None:
+    """Its store is asked as well before the image goes."""
+    async with retaining(postgres) as site:
+        image = await site.image()
+        await site.upload(image, b"x")
+        store = kept(site, "cheap")
+        asked = asyncio.Event()
+        fast = kept(site, "fast")
+        landed = asyncio.Event()
+
+        async def slowly(url: str) -> None:
+            asked.set()
+            await landed.wait()
+
+        fast.release = slowly  # type: ignore[method-assign]
+        deleting = asyncio.create_task(delete(site, image))
+        await asked.wait()
+        body = {"method": {"name": "copy-image"}, "stores": ["cheap"]}
+        assert (await site.call("POST", f"/images/{image}/import", "ADM", json=body)).status == 202
+        assert (await site.ended(image))["stores"] == "cheap,fast"
+        store.in_use = "it has snapshots"
+        landed.set()
+        assert await deleting == 409
+        assert (await site.show(image))["stores"] == "cheap,fast"
+        store.in_use = None
+
+
+def retaining(postgres: Server) -> AbstractAsyncContextManager[Site]:
+    """A site whose stores may hold on to their bytes."""
+    return passing(postgres, retaining_stores(), also=(RETAINING,))
+
+
+def kept(site: Site, store: str) -> RetainingStore:
+    found = hooks(site, store)
+    assert isinstance(found, RetainingStore)
+    return found
+
+
+async def in_fast_and_cheap(site: Site, **attributes: Any) -> str:
+    image = await site.image(**attributes)
+    assert await site.stage(image, b"x" * 1024) == 204
+    assert await site.do_import(image, stores=["fast", "cheap"]) == 202
+    assert (await site.ended(image))["stores"] == "cheap,fast"
+    return image
+
+
+# --- sites that keep the bytes for a while -------------------------------------------------
+
+
+async def test_delayed_delete(postgres: Server) -> None:
+    """Gone for everybody at once, told once; the bytes go when scrub_time is over."""
+    clock = ManualClock()
+    settings = "delayed_delete = True\nscrub_time = 3600"
+    async with passing(postgres, four_stores(DEFAULT=settings), clock=clock) as site:
+        image = await site.image()
+        await site.upload(image, b"x" * 1024)
+        assert await delete(site, image) == 204
+        assert await status_of(site, image) == "pending_delete"
+        for who in ("A", "ADM"):
+            assert (await site.call("GET", f"/images/{image}", who)).status == 404
+            assert await delete(site, image, who) == 404
+        assert (await site.call("POST", "/images", json={"id": image})).status == 409
+        listed = await (await site.call("GET", "/images?visibility=all", "ADM")).json()
+        assert image not in {item["id"] for item in listed["images"]}
+        clock.move(3599)
+        await looked_again(site)
+        assert await status_of(site, image) == "pending_delete"
+        assert objects(site, "fast", image) == [b"x" * 1024]
+        clock.move(2)
+        await site.until(lambda: not objects(site, "fast", image))
+        await site.settled()
+        assert await status_of(site, image) == "deleted"
+        assert [note.event_type for note in site.notes.of(image)].count("image.delete") == 1
+        assert site.notes.of(image)[-1].event_type == "image.delete"
+
+
+@pytest.mark.parametrize("kind", ["queued", "uploading", "saving"])
+async def test_delayed_delete_is_for_data_that_was_there(postgres: Server, kind: str) -> None:
+    """What never became an image is not kept."""
+    settings = "delayed_delete = True\nscrub_time = 3600"
+    async with passing(postgres, one_store(DEFAULT=settings)) as site:
+        image = await site.image()
+        if kind == "uploading":
+            await site.stage(image, b"x")
+        if kind == "saving":
+            async with await Wire.to(site) as wire:
+                await wire.send(head("PUT", f"/v2/images/{image}/file", Transfer_Encoding="chunked", **OCTETS))
+                await wire.send(chunk(b"x" * 3_000_000))
+                await site.until(lambda: _has_status(site, image, "saving"))
+                assert await delete(site, image) == 204
+        else:
+            assert await delete(site, image) == 204
+        assert await status_of(site, image) == "deleted"
+        for store in ("staging", "file"):
+            await site.until(lambda store=store: not objects(site, store, image))
+
+
+async def test_delayed_delete_without_a_scrub_time(postgres: Server) -> None:
+    """The bytes go as soon as somebody looks."""
+    async with passing(postgres, one_store(DEFAULT="delayed_delete = True")) as site:
+        image = await site.image()
+        await site.upload(image, b"x")
+        assert await delete(site, image) == 204
+        await site.until(lambda: not objects(site, "file", image))
+        await site.settled()
+        assert await status_of(site, image) == "deleted"
+
+
+async def test_delayed_delete_in_the_middle_of_a_copy(postgres: Server) -> None:
+    """The copy ends at once as a failure; what was there before waits for its time."""
+    clock = ManualClock()
+    settings = "delayed_delete = True\nscrub_time = 60"
+    async with passing(postgres, memory_stores(DEFAULT=settings), also=(FAULTY,), clock=clock) as site:
+        image = await site.image()
+        await site.upload(image, b"x")
+        body = {"method": {"name": "copy-image"}, "stores": ["cheap", "reliable"]}
+        async with blocked(site, "reliable") as reliable:
+            assert (await site.call("POST", f"/images/{image}/import", "ADM", json=body)).status == 202
+            async with asyncio.timeout(10):
+                await reliable.blocked.wait()
+            assert await delete(site, image) == 204
+        await site.until(lambda: site.notes.of(image)[-1].event_type == "task.failure")
+        await site.until(lambda: not objects(site, "reliable", image) and not objects(site, "cheap", image))
+        assert objects(site, "fast", image) == [b"x"]
+        clock.move(61)
+        await site.until(lambda: not objects(site, "fast", image))
+        await site.settled()
+        assert not objects(site, "reliable", image)
+        types = [message.event_type for message in site.notes.of(image)]
+        assert types[types.index("image.delete") :] == ["image.delete", "task.failure"]
+
+
+async def looked_again(site: Site) -> None:
+    """Until the service has found and done something that came up after this call."""
+    image = await site.image()
+    await site.stage(image, b"x")
+    assert await delete(site, image) == 204
+    await site.until(lambda: not objects(site, "staging", image))
+
+
+async def status_of(site: Site, image: str) -> str:
+    return str(await site.service.database.fetchval("SELECT status FROM images WHERE image_id = $1", image))
+
+
+# --- what is under way ---------------------------------------------------------------------
 
 
 async def test_IM22_a_staged_image(one: Site) -> None:

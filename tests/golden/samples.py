@@ -91,6 +91,7 @@ EXPECTED: dict[str, e.Event] = {
     "MemberRemoved.v1": e.MemberRemoved(member="pB"),
     "ImageDeactivated.v1": e.ImageDeactivated(),
     "ImageReactivated.v1": e.ImageReactivated(),
+    "DeletionScheduled.v1": e.DeletionScheduled(scrub_at=datetime(2026, 1, 3, 4, 5, 6, tzinfo=UTC)),
     "ImageDeleted.v1": e.ImageDeleted(),
     "StagingStarted.v1": e.StagingStarted(transfer=_TRANSFER, declared_size=43),
     "DataStaged.v1": e.DataStaged(transfer=_TRANSFER, blob=_BLOB),

@@ -40,6 +40,10 @@ SAID: list[tuple[e.Event, str]] = [
     (e.MemberRemoved(member="pB"), "no longer shared with pB"),
     (e.ImageDeactivated(), "only administrators can download it now"),
     (e.ImageReactivated(), "downloads are possible again"),
+    (
+        e.DeletionScheduled(scrub_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        "gone for clients; its bytes are kept until 2026-01-02 03:04:05",
+    ),
     (e.ImageDeleted(), "gone for clients; its bytes are to be removed"),
     (e.StagingStarted(transfer="t", declared_size=1024), "a client sends 1.0 KiB for an import"),
     (e.DataStaged(transfer="t", blob=BLOB), "3.0 MiB, qcow2, md5 9e107d9d"),

@@ -149,6 +149,9 @@ class Life(RuleBasedStateMachine):
             case "active" | "deactivated":
                 assert image.locations
                 assert image.checksum is not None
+            case "pending_delete":
+                assert (job, transfer, image.staged) == (None, None, None)
+                assert image.locations
             case "deleted":
                 assert (job, transfer, image.staged, image.locations) == (None, None, None, ())
         assert job is not None or image.task is None or image.task.final
@@ -270,9 +273,15 @@ class Life(RuleBasedStateMachine):
         if unlucky > 2:  # else most lives would be short
             return
         doing = self.doing()
-        if self.record(c.DeleteImage()) and self.holder == "worker":
+        scrub_at = at(self.now + 20) if unlucky == 1 else None
+        if self.record(c.DeleteImage(scrub_at=scrub_at)) and self.holder == "worker":
             self.leave_behind(doing, unlucky)
             self.holder = None
+
+    @precondition(lambda self: len(self.image.locations) > 1)
+    @rule(store=st.sampled_from(STORES))
+    def an_operator_deletes_a_copy(self, store: str) -> None:
+        self.record(c.RemoveCopy(store=store))
 
     @precondition(lambda self: self.image.status in ("active", "deactivated"))
     @rule()
@@ -341,7 +350,7 @@ class Life(RuleBasedStateMachine):
 
     def purges(self, take_over: tuple[c.Command, ...], fails: bool, pick: int) -> None:
         self.epoch += 1
-        self.record(*take_over, epoch=self.epoch)
+        assert self.record(*take_over, c.ScrubImage(now=at(self.now)), epoch=self.epoch)
         blobs, sweeps = self.purge(fails)
         if fails and pick == 0:
             self.holder = "dead"

@@ -100,6 +100,11 @@ def memory_stores(**sections: str) -> Config:
     return lambda directory: four_stores(**sections)(directory).replace(":file", ":faulty")
 
 
+def retaining_stores(**sections: str) -> Config:
+    """M4 with stores that can be told to hold on to their bytes as well."""
+    return lambda directory: four_stores(**sections)(directory).replace(":file", ":retaining")
+
+
 def _quick(sections: dict[str, str]) -> dict[str, str]:
     """Nothing in these tests has to survive a power cut."""
     worker = sections.get("import_worker", "")

@@ -92,12 +92,69 @@ def test_a_protected_image_cannot_be_deleted() -> None:
     given(created(protected=True), *staged()).when(c.DeleteImage()).refuses(Forbidden, "protected")
 
 
+KEPT = (*ACTIVE, e.DeletionScheduled(scrub_at=at(60)))
+"""Deleted at a site that keeps the bytes for a while."""
+
+
+@pytest.mark.parametrize("past", [ACTIVE, COPYING, SUSPENDED])
+def test_data_can_be_kept_for_a_while(past: tuple[e.Event, ...]) -> None:
+    given(*past).when(c.DeleteImage(scrub_at=at(60))).then(e.DeletionScheduled(scrub_at=at(60)))
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        (created(),),
+        STAGED,
+        writing("a"),
+        (*writing("a", "b"), *stored("a")),
+        (*writing("a", "b", must_succeed=False), *stored("a")),
+    ],
+)
+def test_what_is_not_whole_is_not_kept(past: tuple[e.Event, ...]) -> None:
+    given(*past).when(c.DeleteImage(scrub_at=at(60))).then(e.ImageDeleted())
+
+
+def test_kept_data_goes_when_its_time_is_over() -> None:
+    given(*KEPT).when(c.ScrubImage(now=at(59))).then()
+    given(*KEPT).when(c.ScrubImage(now=at(60))).then(e.ImageDeleted())
+    for past in (ACTIVE, (), (*KEPT, e.ImageDeleted())):
+        given(*past).when(c.ScrubImage(now=at(60))).then()
+
+
+def test_a_copy_can_be_taken_away_as_long_as_there_is_another() -> None:
+    past = (*ACTIVE, copying("b"), *stored("b"), *completed())
+    gone = e.LocationRemoved(url="b://data", store="b")
+    given(*past).when(c.RemoveCopy(store="b")).then(gone)
+    given(*past).when(c.RemoveCopy(store="c")).refuses(NotFound, "store c")
+    for store in ("a", "b"):
+        given(*past, gone).when(c.RemoveCopy(store=store)).refuses(Forbidden, "only store")
+    given(*past, copying("c")).when(c.RemoveCopy(store="b")).refuses(Conflict, "active task")
+    given(*past, e.ImageDeactivated()).when(c.RemoveCopy(store="b")).refuses(Conflict)
+
+
+def test_two_locations_in_one_store_go_together() -> None:
+    twin = location("b", url="b://twin", name=None, metadata={"k": "v"})
+    past = (*ACTIVE, e.LocationAdded(location=location("b")), e.LocationAdded(location=twin))
+    given(*past).when(c.RemoveCopy(store="b")).then(
+        e.LocationRemoved(url="b://data", store="b"),
+        e.LocationRemoved(url="b://twin", store="b", metadata={"k": "v"}),
+    )
+
+
 @pytest.mark.parametrize(
     "command",
-    [c.DeleteImage(), BEGIN_STAGING, BEGIN_UPLOAD, request_import("a"), request_import("a", needs="active")],
+    [
+        c.DeleteImage(),
+        c.RemoveCopy(store="a"),
+        BEGIN_STAGING,
+        BEGIN_UPLOAD,
+        request_import("a"),
+        request_import("a", needs="active"),
+    ],
     ids=lambda command: type(command).__name__,
 )
-@pytest.mark.parametrize("past", [(), DELETED], ids=["none", "deleted"])
+@pytest.mark.parametrize("past", [(), DELETED, KEPT], ids=["none", "deleted", "kept"])
 def test_what_is_not_there_cannot_be_acted_on(command: Command, past: tuple[e.Event, ...]) -> None:
     given(*past).when(command).refuses(NotFound)
 

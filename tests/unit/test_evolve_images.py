@@ -19,6 +19,7 @@ from tests.support.builders import (
     TRANSFER,
     at,
     blob,
+    copying,
     created,
     digests,
     importing,
@@ -26,6 +27,7 @@ from tests.support.builders import (
     meta,
     staged,
     store_started,
+    stored,
     uploaded,
 )
 from tests.support.spec import changed, given, recorded, steps
@@ -278,6 +280,22 @@ def test_a_deleted_image_keeps_its_figures_and_loses_its_data() -> None:
     assert state.gone
     assert state.size == 3
     assert state.garbage == (Garbage(store="a", url="a://data"),)
+
+
+def test_an_image_whose_bytes_are_kept_is_gone_with_all_its_data() -> None:
+    kept = given(*ACTIVE, e.DeletionScheduled(scrub_at=at(60)))
+    image = kept.state
+    assert (image.status, image.deleted_at, image.scrub_at) == ("pending_delete", at(3), at(60))
+    assert (image.gone, image.locations, image.garbage) == (True, (location("a"),), ())
+    scrubbed = given(*kept.events, e.ImageDeleted()).state
+    assert (scrubbed.status, scrubbed.deleted_at, scrubbed.scrub_at) == ("deleted", at(3), None)
+    assert (scrubbed.locations, scrubbed.garbage) == ((), (Garbage(store="a", url="a://data"),))
+
+
+def test_what_a_running_copy_has_made_is_not_kept() -> None:
+    copy = (*ACTIVE, copying("b", "c"), *stored("b"))
+    image = given(*copy, e.DeletionScheduled(scrub_at=at(60))).state
+    assert (image.locations, image.garbage) == ((location("a"),), (Garbage(store="b", url="b://data"),))
 
 
 def test_deleting_drops_what_was_staged() -> None:

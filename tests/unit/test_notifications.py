@@ -18,6 +18,7 @@ from tests.support.builders import (
     STAGED,
     TASK,
     TRANSFER,
+    at,
     blob,
     completed,
     copying,
@@ -277,6 +278,14 @@ def test_an_upload_that_fails() -> None:
 @pytest.mark.parametrize("past", [(created(),), STAGED, ACTIVE, (created(), uploaded("a")[0])])
 def test_a_deletion_is_told_once(past: Events) -> None:
     assert sequence(*past, e.ImageDeleted(), since=len(past)) == ["I.delete(deleted)"]
+
+
+def test_a_deletion_that_keeps_the_bytes_is_told_when_the_image_vanishes() -> None:
+    """Never again when the bytes go."""
+    past = (*ACTIVE, e.DeletionScheduled(scrub_at=at(60)))
+    assert sequence(*past, e.ImageDeleted(), since=len(ACTIVE)) == ["I.delete(pending_delete)"]
+    copy = (*ACTIVE, copying("b"), e.ImportStarted(), e.DeletionScheduled(scrub_at=at(60)))
+    assert sequence(*copy, since=len(copy) - 1) == ["I.delete(pending_delete)", "T.failure"]
 
 
 def test_a_deletion_ends_the_running_task_and_nothing_of_the_image_follows() -> None:

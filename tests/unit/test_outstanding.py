@@ -178,6 +178,16 @@ def test_a_deleted_image_needs_its_bytes_removed_and_then_nothing() -> None:
     assert work(*past, e.BytesPurged(blobs=(("a", "a://data"),))) is None
 
 
+def test_kept_bytes_are_looked_at_when_their_time_is_over() -> None:
+    past = (*ACTIVE, e.DeletionScheduled(scrub_at=at(60)))
+    found = work(*past)
+    assert found is not None
+    assert (found.kind, found.due) == ("purge", at(60))
+    swept_first = work(*ACTIVE, e.LeaseTakenOver(sweep_at=at(30)), past[-1])
+    assert swept_first is not None
+    assert swept_first.due == at(30)
+
+
 def test_an_image_deleted_while_data_arrives_is_searched() -> None:
     found = work(created(), e.StagingStarted(transfer=TRANSFER), e.ImageDeleted())
     assert found is not None

@@ -1,0 +1,89 @@
+"""Deleting an image or one of its copies: first ask the stores, then record, and only then remove.
+
+    may he? does the state allow it? ─▶ do the stores let go? ─▶ record ─▶ (later) purge
+
+A store that holds on to bytes others depend on is asked before anything is recorded, so
+that a refusal finds the image whole.  The removal itself is outstanding work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kernel.commands import Command
+from kernel.context import Context
+from kernel.decide import decide
+from kernel.errors import StoreUnavailable
+from kernel.events import Location
+from kernel.extend import Retains
+from kernel.handle import Commands, Guard, Handled
+from kernel.image import Image
+from kernel.site import Site
+
+_PATIENCE: Final = 15.0
+"""Seconds a store gets to say whether it lets go."""
+
+Bytes = tuple[str, str]
+"""Store, URL."""
+
+
+class _Moved(Exception):
+    """The image has bytes by now whose store was not asked."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__()
+        self.image = image
+
+
+class Deletions:
+    """Records deletions that the stores agree to."""
+
+    def __init__(self, site: Site, commands: Commands) -> None:
+        self._site = site
+        self._commands = commands
+
+    async def delete(
+        self,
+        image_id: str,
+        command: Command,
+        *,
+        of: Callable[[Image], Sequence[Location]],
+        context: Context,
+        guard: Guard,
+    ) -> Handled:
+        """Have `command` decided once the stores of all locations `of` the image agree; `BlobInUse` if one does not."""
+        if not any(isinstance(store, Retains) for store in self._site.stores.values()):
+            return await self._commands.handle(image_id, command, context=context, guard=guard)
+        asked: frozenset[Bytes] = frozenset()
+        image = await self._commands.load(image_id)
+
+        def unmoved(now: Image) -> None:
+            guard(now)
+            if not self._held(of(now)) <= asked:
+                raise _Moved(now)
+
+        while True:
+            guard(image)
+            decide(command, image)  # what is refused anyway bothers no store
+            asked = self._held(of(image))
+            await asyncio.gather(*(self._ask(store, url) for store, url in asked))
+            try:
+                return await self._commands.handle(image_id, command, context=context, guard=unmoved)
+            except _Moved as moved:
+                image = moved.image
+
+    def _held(self, locations: Sequence[Location]) -> frozenset[Bytes]:
+        """Bytes whose stores have a say."""
+        held = ((location.store, location.url) for location in locations)
+        return frozenset((store, url) for store, url in held if isinstance(self._site.store(store), Retains))
+
+    async def _ask(self, name: str, url: str) -> None:
+        store = self._site.store(name)
+        assert isinstance(store, Retains)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await store.release(url)
+        except TimeoutError:
+            raise StoreUnavailable(name) from None
