@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from kernel.errors import StoreError, StoreUnavailable
+from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.formats import EMPTY, GPTBAD, GPTOK, ISO, QCOW, QCOW_BACKED, RAW1K
 from tests.support.notes import ERR, of_image, of_job, of_tasks, prepare, upload
 from tests.support.postgres import Server
 from tests.support.running import Site
-from tests.support.standing import blocked, broken, four_stores, hooks, objects, one_store, passing
+from tests.support.standing import (
+    blocked,
+    broken,
+    four_stores,
+    hooks,
+    memory_stores,
+    objects,
+    one_store,
+    passing,
+    standing,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,6 +101,7 @@ async def test_IM34_one_store(one: Site) -> None:
     assert await (await one.call("GET", f"/images/{image}/file")).read() == RAW1K
 
 
+@pytest.mark.requirement("REQ-060", "REQ-063", "REQ-064")
 async def test_IM35_stores_in_the_order_given(four: Site) -> None:
     image = await imported(four, body={"stores": ["reliable", "cheap"]})
     assert (await four.show(image))["stores"] == "cheap,reliable"
@@ -103,6 +117,7 @@ async def test_IM35_stores_in_the_order_given(four: Site) -> None:
         assert objects(four, store, image) == expected
 
 
+@pytest.mark.requirement("REQ-056", "REQ-057", "REQ-060")
 @pytest.mark.parametrize("must_succeed", [True, False])
 async def test_IM36_IM37_all_stores_leaves_the_read_only_one_out(four: Site, must_succeed: bool) -> None:
     """At no time is it in any list."""
@@ -149,6 +164,7 @@ async def test_several_images_at_once_keep_their_own_bytes(four: Site) -> None:
 # --- stores that fail --------------------------------------------------------------------
 
 
+@pytest.mark.requirement("REQ-061", "REQ-065", "REQ-066", "REQ-068", "REQ-069")
 async def test_IM38_one_store_is_enough(faulty: Site) -> None:
     """The example of the seeds."""
     with broken(faulty, "cheap"):
@@ -172,6 +188,7 @@ async def test_IM38_one_store_is_enough(faulty: Site) -> None:
         assert objects(faulty, store, image) == expected
 
 
+@pytest.mark.requirement("REQ-062")
 async def test_IM39_all_must_succeed_and_the_first_fails(faulty: Site) -> None:
     """Nothing is kept, later stores are never tried, and everything can be done again."""
     with broken(faulty, "fast"):
@@ -277,6 +294,7 @@ async def test_5_2_lists_accumulate_over_imports(faulty: Site) -> None:
     assert (await faulty.show(image))["status"] == "active"
 
 
+@pytest.mark.requirement("REQ-065")
 async def test_the_failed_list_is_emptied_when_the_import_is_accepted(faulty: Site) -> None:
     image = await faulty.image()
     with broken(faulty, "fast"):
@@ -323,6 +341,7 @@ async def _progress_of(site: Site, image: str) -> bool:
 # --- while it runs -----------------------------------------------------------------------
 
 
+@pytest.mark.requirement("REQ-062", "REQ-064", "REQ-116")
 async def test_IM40_all_must_succeed_and_one_is_slow(faulty: Site) -> None:
     """A store shows as soon as its copy is complete, the image is active with the last."""
     image = await staged(faulty)
@@ -340,6 +359,7 @@ async def _imports_to(site: Site, image: str, stores: str) -> bool:
     return lists(await site.show(image))[0] == stores
 
 
+@pytest.mark.requirement("REQ-061", "REQ-116")
 async def test_IM41_one_is_enough_and_another_is_slow(faulty: Site) -> None:
     """Active, and its data there for everybody, while the import goes on and holds the image."""
     image = await staged(faulty)
@@ -357,6 +377,7 @@ async def test_IM41_one_is_enough_and_another_is_slow(faulty: Site) -> None:
     assert "os_glance_import_task" not in shown
 
 
+@pytest.mark.requirement("REQ-064", "REQ-116")
 async def test_IM50_whatever_is_seen_is_consistent(four: Site) -> None:
     """Polled fifty times: no store in two lists, no status but importing and active."""
     image = await staged(four, RAW1K * 900)
@@ -384,6 +405,80 @@ async def test_stores_can_be_written_in_parallel(postgres: Server, must_succeed:
             mine = [note[0] for note in notes if note[2:3] == (store,)]
             assert mine == ["prepare", "upload"]
         assert notes.count("image.activate") == 1
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def parallel(postgres: Server) -> AsyncIterator[Site]:
+    """M4 whose stores are written three at once, and can be told to fail or to wait."""
+    config = memory_stores(image_import_opts="max_parallel_stores = 3")
+    async with standing(postgres, config, also=(FAULTY,)) as site:
+        yield site
+
+
+async def test_8_10_the_first_failure_cancels_the_writes_still_running(parallel: Site) -> None:
+    """Row S: their stores are not blamed, and nothing of what they wrote is left."""
+    image = await staged(parallel)
+    async with blocked(parallel, "cheap") as cheap:
+        with broken(parallel, "reliable"):
+            assert await parallel.do_import(image, all_stores=True) == 202
+            shown = await parallel.ended(image)
+        assert cheap.blocked.is_set()
+    await parallel.settled()
+    assert "reliable" in await failed_cleanly(parallel, image)
+    assert lists(shown) == ("", "reliable")
+    notes = of_image(parallel.notes.of(image))
+    assert {note[2] for note in notes if note[0] == "prepare"} == {*STORES}
+    assert notes.count(ERR) == 1
+    assert of_tasks(parallel.notes.of(image))[-1] == "task.failure"
+    assert await parallel.stage(image, RAW1K) == 204
+    assert await parallel.do_import(image, all_stores=True) == 202
+    shown = await parallel.ended(image)
+    assert (shown["stores"], *lists(shown)) == ("cheap,fast,reliable", "", "")
+
+
+async def test_8_10_the_first_success_makes_it_active(parallel: Site) -> None:
+    """Row F, where one store is enough: only complete copies show at any moment."""
+    image = await staged(parallel)
+    async with blocked(parallel, "cheap"):
+        with broken(parallel, "reliable"):
+            assert await parallel.do_import(image, all_stores=True, all_stores_must_succeed=False) == 202
+            await parallel.until(lambda: _imports_to(parallel, image, "cheap"))
+        shown = await parallel.show(image)
+        assert (shown["status"], shown["stores"], *lists(shown)) == ("active", "fast", "cheap", "reliable")
+    shown = await parallel.ended(image)
+    assert (shown["stores"], *lists(shown)) == ("cheap,fast", "", "reliable")
+    await parallel.settled()
+    assert (await parallel.tasks(image))[-1]["status"] == "success"
+    assert of_image(parallel.notes.of(image)).count("image.activate") == 1
+    assert not objects(parallel, "reliable", image)
+
+
+@pytest.mark.parametrize("must_succeed", [True, False])
+async def test_8_10_every_store_fails(parallel: Site, must_succeed: bool) -> None:
+    """Rows S and N."""
+    with broken(parallel, "fast"), broken(parallel, "cheap"), broken(parallel, "reliable"):
+        image = await imported(parallel, body={"all_stores": True, "all_stores_must_succeed": must_succeed})
+    await failed_cleanly(parallel, image)
+    failed = set(lists(await parallel.show(image))[1].split(","))
+    assert failed <= {*STORES}
+    assert failed == {*STORES} or must_succeed
+    assert of_image(parallel.notes.of(image)).count(ERR) == len(failed)
+
+
+async def test_8_10_an_image_that_is_deleted_while_several_stores_are_written(parallel: Site) -> None:
+    """Row D."""
+    image = await staged(parallel)
+    async with blocked(parallel, "cheap") as cheap, blocked(parallel, "reliable") as reliable:
+        assert await parallel.do_import(image, all_stores=True) == 202
+        async with asyncio.timeout(10):
+            await cheap.blocked.wait()
+            await reliable.blocked.wait()
+        assert (await parallel.call("DELETE", f"/images/{image}")).status == 204
+    await parallel.settled()
+    for store in ("staging", *STORES):
+        await parallel.until(lambda store=store: not objects(parallel, store, image))
+    notes = [note.event_type for note in parallel.notes.of(image)]
+    assert notes[notes.index("image.delete") :] == ["image.delete", "task.failure"]
 
 
 # --- inspection --------------------------------------------------------------------------
