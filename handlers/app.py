@@ -33,6 +33,7 @@ from handlers import (
     images,
     imports,
     members,
+    ops_imports,
     stores,
     tags,
     tasks,
@@ -63,7 +64,7 @@ API: Final[tuple[Route, ...]] = (
 )
 """Routes below `/v2`."""
 
-OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES)
+OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES, *ops_imports.ROUTES)
 """Routes of our own, below `/ops/v1`."""
 
 _OPEN: Final = {"healthcheck": health.healthcheck, "livez": health.alive, "readyz": health.ready}

@@ -84,6 +84,13 @@ def stream(image_id: str) -> UUID:
     return found
 
 
+def task_id(text: str) -> str:
+    """The id of a task; wrong usage for what can be none."""
+    if stream_of(text) is None:
+        raise typer.BadParameter(f"'{text}' is no task id", param_hint="TASK")
+    return text
+
+
 async def story(log: PostgresLog, image: UUID) -> list[Recorded]:
     """Everything the log holds of an image, its downloads included, in order."""
     events: list[Recorded] = []

@@ -18,6 +18,7 @@ from kernel.errors import EntrepotError, Unavailable
 from ops.commands.units import short
 
 _PIECE: Final = 1 << 20
+_OPS: Final = "/ops/v1"
 _OFFERS: Final = ("OpenStack-image-import-methods", "OpenStack-image-store-ids")
 _TAG: Final = re.compile(r"<(?:head|script|style).*?</(?:head|script|style)>|<[^>]*>", re.DOTALL)
 
@@ -78,6 +79,21 @@ class ImageApi:
         tasks: list[dict[str, Any]] = document.get("tasks", [])
         return sorted(tasks, key=lambda task: str(task.get("created_at")))
 
+    # --- imports, as operators handle them -----------------------------------------------
+
+    async def explain(self, task: str) -> dict[str, Any]:
+        """What became of an import."""
+        return await self._json("GET", f"/imports/{task}/explain", "The explanation", below=_OPS)
+
+    async def cancel(self, task: str, reason: str) -> dict[str, Any]:
+        """Call an import off."""
+        body = {"reason": reason} if reason else {}
+        return await self._json("POST", f"/imports/{task}/cancel", "Cancelling", below=_OPS, json=body)
+
+    async def retry(self, task: str) -> dict[str, Any]:
+        """Have the stores filled that an import was to fill and that lack the image."""
+        return await self._json("POST", f"/imports/{task}/retry", "The retry", below=_OPS)
+
     # --- bytes -----------------------------------------------------------------------------
 
     async def stage(self, image_id: str, file: Path, progress: Callable[[int, int], None]) -> None:
@@ -115,11 +131,15 @@ class ImageApi:
         return document
 
     @contextlib.asynccontextmanager
-    async def _request(self, method: str, path: str, what: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(
+        self, method: str, path: str, what: str, below: str = "/v2", **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that is no refusal; `Refused`, or `Unavailable` when nobody answers."""
         assert self._session is not None
         try:
-            async with self._session.request(method, f"{self.url}/v2{path}", allow_redirects=False, **more) as response:
+            async with self._session.request(
+                method, f"{self.url}{below}{path}", allow_redirects=False, **more
+            ) as response:
                 if response.status >= 300:
                     await self._refuse(what, response)
                 yield response
