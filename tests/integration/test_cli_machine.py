@@ -14,7 +14,7 @@ from kernel.registry import discover
 from ops.cli import COMMANDS, app
 from ops.commands import checks
 from ops.config import load
-from tests.support.cli import OK, TROUBLE, USAGE, entrepot, here
+from tests.support.cli import OK, TROUBLE, USAGE, entrepot, here, logging_of_its_own
 from tests.support.disks import another_disk
 from tests.support.installation import configured, run
 
@@ -35,7 +35,8 @@ def place(directory: Path) -> Path:
 def helps() -> dict[str, str]:
     """What every command says of itself."""
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
-    return {name: runner.invoke(app, prog_name="entrepot", args=[name, "--help"]).stdout for name in COMMANDS}
+    with logging_of_its_own():
+        return {name: runner.invoke(app, prog_name="entrepot", args=[name, "--help"]).stdout for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

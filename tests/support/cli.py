@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,23 +86,30 @@ def entrepot(*arguments: object, stdout: int = subprocess.PIPE, **variables: str
     return Ran(done.returncode, done.stdout or "", done.stderr)
 
 
+@contextlib.contextmanager
+def logging_of_its_own() -> Iterator[None]:
+    """What a command makes of logging, to streams that end with it, stays with it."""
+    before = structlog.get_config(), logging.lastResort
+    try:
+        yield
+    finally:
+        structlog.configure(**before[0])
+        logging.lastResort = before[1]
+
+
 def here(*arguments: object, **variables: str) -> Ran:
     """The same command inside this process: for variations of what was run for real, as starting takes longest."""
     out, err = io.StringIO(), io.StringIO()
-    logging_before = structlog.get_config(), logging.lastResort
     terminal.out.width = terminal.err.width = 240
-    try:
-        with (
-            mock.patch.object(sys, "argv", ["entrepot", *map(str, arguments)]),
-            mock.patch.dict(os.environ, environment(**variables), clear=True),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as left,
-        ):
-            main()
-    finally:
-        structlog.configure(**logging_before[0])
-        logging.lastResort = logging_before[1]
+    with (
+        logging_of_its_own(),
+        mock.patch.object(sys, "argv", ["entrepot", *map(str, arguments)]),
+        mock.patch.dict(os.environ, environment(**variables), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        main()
     assert isinstance(left.value.code, int)
     return Ran(left.value.code, out.getvalue(), err.getvalue())
 
