@@ -91,6 +91,13 @@ class Policy:
         """Whether the caller counts as an administrator."""
         return self._admin(actor)
 
+    def doubts(self) -> list[str]:
+        """What an operator may have overlooked."""
+        anybody = Actor(user_id="somebody", project_id="some project", roles=frozenset({"member", "reader"}))
+        if self.allowed(anybody, "tasks_api_access"):
+            return ["[oslo_policy] tasks_api_access is open to ordinary users, and with it the Tasks API"]
+        return []
+
     def _is_admin(self, actor: Actor) -> bool:
         return self.allowed(actor, "context_is_admin")
 

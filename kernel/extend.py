@@ -249,6 +249,8 @@ class ImportMethod:
     """Last check before acceptance (options, config): may resolve names; raises `Invalid`."""
     secrets: Callable[[Any, Actor], tuple[dict[str, Any], dict[str, str]]] | None = None
     """Splits options into what may be recorded and what must be kept secret."""
+    warnings: Callable[[Any], Sequence[str]] = lambda config: ()
+    """What an operator may have overlooked in its config."""
     copies: bool = False
     """Whether it copies an active image to further stores, which keeps its status and data."""
     selftest: Callable[[Path], Mapping[str, Any]] | None = None
@@ -329,6 +331,8 @@ class ImportStep:
     """What an operator who uses it should know about this machine."""
     after: frozenset[str] = frozenset()
     """Steps that make sense only before this one."""
+    since: str = ""
+    """Release that brought it: Glance's, where it is one of Glance's."""
     origin: str | None = None
     """Where it comes from, if not from the file that exports it."""
     yields: bool = False

@@ -7,6 +7,7 @@ reason; the loader adds file, section and option.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from typing import Annotated, Any, Final
@@ -25,6 +26,8 @@ def split(text: str) -> list[str]:
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
+    elif text.startswith("[") and "]" not in text:
+        raise ValueError(f"a bracket is not closed: {text}")
     items: list[str] = []
     current, quote = "", ""
     for char in text:
@@ -153,4 +156,17 @@ Port = Annotated[int, BeforeValidator(to_port)]
 Host = Annotated[str, BeforeValidator(to_host)]
 PortList = Annotated[tuple[Port, ...], BeforeValidator(to_list)]
 HostList = Annotated[tuple[Host, ...], BeforeValidator(to_list)]
+
+
+def to_hash(value: Any) -> Any:
+    """The name of a hash that hashlib makes digests of a fixed length with."""
+    try:
+        if hashlib.new(str(value), usedforsecurity=False).digest_size > 0:
+            return value
+    except ValueError:
+        pass
+    raise ValueError(f"'{value}' is no hash that hashlib knows")
+
+
+HashName = Annotated[str, BeforeValidator(to_hash)]
 ByteSize = Annotated[int, BeforeValidator(to_bytes)]

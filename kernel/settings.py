@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kernel.options import ByteSize, IniBool, IniDict, IniList
+from kernel.options import ByteSize, HashName, IniBool, IniDict, IniList
 
 
 class Section(BaseModel):
@@ -41,7 +41,7 @@ class Default(Section):
     )
 
     image_size_cap: int = Field(1099511627776, ge=1, description="Most bytes of one image.")
-    hashing_algorithm: str = Field("sha512", description="Algorithm of os_hash_value; any that hashlib offers.")
+    hashing_algorithm: HashName = Field("sha512", description="Algorithm of os_hash_value; any that hashlib offers.")
     user_storage_quota: ByteSize = Field(0, description="Most bytes of one project over all stores; 0 is no limit.")
     use_keystone_limits: IniBool = Field(False, description="Hold projects to the unified limits kept in Keystone.")
     image_property_quota: int = Field(128, description="Most custom properties of an image; negative is no limit.")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
+from kernel.doubts import about_methods, about_plugins
 from kernel.errors import ConfigError, EntrepotError
 from kernel.extend import ImportMethod, ImportStep, KeyManager, KeySource, LocalFiles, Store, StoreDriver, StoreSite
 from kernel.image import STAGING, Image
@@ -128,7 +130,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
     keys, doubts = await _keys(settings, registry, faults)
     task_steps = _task_steps(settings, registry, configs, faults)
     if faults or staging is None:
-        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
+        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(located(fault, settings) for fault in faults))
     return Site(
         settings=settings,
         registry=registry,
@@ -143,7 +145,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
         task_steps=task_steps,
         configs=configs,
         keys=keys,
-        warnings=[*_doubts(steps, registry), *doubts],
+        warnings=[*about_plugins(steps, registry), *about_methods(methods, configs), *doubts],
     )
 
 
@@ -243,6 +245,17 @@ def describe(section: str, item: Any) -> str:
     return f"[{section}] {option}: {reason}"
 
 
+_DIRECTORY: Final = "filesystem_store_datadir"
+_FAULT: Final = re.compile(r"\[([^\]]+)\] (\w+)")
+
+
+def located(fault: str, settings: Settings) -> str:
+    """A fault, `[section] option: reason`, with the file that the option was set in."""
+    option = _FAULT.match(fault)
+    file = settings.origin.get((option[1], option[2])) if option else None
+    return f"{file}: {fault}" if file else fault
+
+
 def _default(settings: Settings, backends: Mapping[str, Backend], faults: list[str]) -> str:
     enabled = settings.default.enabled_backends
     if not enabled:
@@ -266,10 +279,11 @@ async def _staging(settings: Settings, registry: Registry, deployment: UUID, fau
     if driver is None:
         faults.append(f"[DEFAULT] node_staging_uri: no driver for '{settings.default.node_staging_uri}'")
         return None
-    section = STAGING
-    if not settings.default.enabled_backends or "filesystem_store_datadir" not in options:
-        section, options = "DEFAULT (node_staging_uri)", {"filesystem_store_datadir": unquote(uri.path)}
-    store = await _connect(driver, STAGING, section, options, settings, deployment, faults)
+    section, by_uri, found = STAGING, "[DEFAULT] node_staging_uri", list[str]()
+    if not settings.default.enabled_backends or _DIRECTORY not in options:
+        section, options = "DEFAULT", {_DIRECTORY: unquote(uri.path)}
+    store = await _connect(driver, STAGING, section, options, settings, deployment, found)
+    faults += [fault.replace(f"[DEFAULT] {_DIRECTORY}", by_uri) for fault in found]
     if store is not None and not isinstance(store, LocalFiles):
         faults.append(f"[{section}] staging needs a driver with local files, {driver.name} has none")
         return None
@@ -368,23 +382,6 @@ def _task_steps(
     if config is not None:
         configs[f"step:{TASK_CONVERSION}"] = config
     return {TASK_CONVERSION: step}
-
-
-def _doubts(steps: Mapping[str, ImportStep], registry: Registry) -> list[str]:
-    """What an operator may have overlooked about the plugins."""
-    option, order = "[image_import_opts] image_import_plugins", list(steps)
-    doubts = [f"{option}: {name}: {warning}" for name, step in steps.items() for warning in step.warnings()]
-    doubts += [
-        f"{option}: {name} is listed before {other}, and does not see what that makes of the data"
-        for place, name in enumerate(order)
-        for other in sorted(steps[name].after.intersection(order[place + 1 :]))
-    ]
-    doubts += [
-        f"{option}: {name} is that of {registry.origins[id(steps[name])]}; {origin} has the same name and is not used"
-        for name, origin in registry.shadowed.items()
-        if name in steps
-    ]
-    return doubts
 
 
 def _configure(

@@ -33,7 +33,7 @@ from kernel.extend import Authenticator, NotificationSink
 from kernel.registry import Registry
 from kernel.service import Role, Service, running
 from kernel.settings import Settings
-from kernel.site import describe
+from kernel.site import describe, located
 from migrations.runner import migrate
 from ops import drill
 from ops.config import unused
@@ -115,7 +115,7 @@ def options_of(model: Any, section: str | None, settings: Settings) -> object:
     try:
         return model.model_validate({**given, **(settings.section(section) if section else {})})
     except ValidationError as error:
-        faults = "; ".join(describe(section or "", item) for item in error.errors())
+        faults = "; ".join(located(describe(section or "", item), settings) for item in error.errors())
         raise ConfigError(f"The configuration is wrong: {faults}") from None
 
 
@@ -154,6 +154,8 @@ async def serving(
         )
         port = 0
         if options.role != "worker":
+            for doubt in policy.doubts():
+                log.warning("probably_not_meant", option=doubt)
             app = App(service, await authenticator(options), policy)
             stack.push_async_callback(app.close)
             port = await _listen(app, options, stack)

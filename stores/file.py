@@ -61,12 +61,14 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP}
 class FileConfig(BaseModel):
     """Operators' options of Glance's file store, as far as they mean something here."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     filesystem_store_datadir: Path
+    """Directory of the objects."""
     filesystem_store_chunk_size: int = Field(default=65536, ge=1)
     """Bytes; the grain in which thin provisioning looks for zeros."""
     filesystem_thin_provisioning: bool = False
+    """Whether runs of zeros become holes."""
     filesystem_store_file_perm: int = 0
     """Its digits are octal, as Glance reads them: 640 is rw-r-----.  We drop the write bits: data never changes."""
 
@@ -106,8 +108,8 @@ class FileStore:
             await asyncio.get_running_loop().run_in_executor(store._pool, store._prepare)
         except OSError as error:
             await store.close()
-            option = f"filesystem_store_datadir = {store._datadir}"
-            raise errors.ConfigError(f"store {site.name}: {option}: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise errors.ConfigError(f"filesystem_store_datadir: {store._datadir}: {reason}") from error
         return store
 
     def _prepare(self) -> None:

@@ -26,13 +26,14 @@ _RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 class HttpConfig(BaseModel):
     """Timeouts of ours, and the operators' options that say which certificates to believe."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     connect_timeout: float = Field(default=30, gt=0)
     """Seconds."""
     stall_timeout: float = Field(default=60, gt=0)
     """Seconds without a single byte."""
     https_ca_certificates_file: Path | None = None
+    """File with the authorities to believe; unset: those of the system."""
     https_insecure: bool = False
     """Unlike in Glance, certificates are verified unless the operator says not to."""
 

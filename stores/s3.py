@@ -49,18 +49,22 @@ _ABOUT_TEXT: Final = b"Objects below this prefix belong to a deployment of Entre
 class S3Config(BaseModel):
     """Operators' options of Glance's s3 store."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     s3_store_host: str
     """Address of the service, with or without `https://` (assumed) or `http://`."""
     s3_store_region_name: str = ""
     """Read off the host where that is Amazon's."""
     s3_store_access_key: SecretStr
+    """Name of the key to sign requests with."""
     s3_store_secret_key: SecretStr
+    """The key itself."""
     s3_store_bucket: str = Field(min_length=1)
+    """Bucket of the objects."""
     s3_store_create_bucket_on_put: IniBool = False
     """Unlike in Glance, a missing bucket is made when the service starts."""
     s3_store_bucket_url_format: Literal["auto", "virtual", "path"] = "auto"
+    """Where in URLs the bucket stands."""
     s3_store_large_object_size: int = Field(default=100, ge=1)
     """MB from which data is sent in parts; 64 at most, for smaller objects are kept in memory."""
     s3_store_large_object_chunk_size: int = Field(default=10, ge=5, le=5120)

@@ -15,6 +15,7 @@ from rich.text import Text
 from kernel.errors import ConfigError
 from kernel.registry import Registry, discover
 from kernel.settings import SECTIONS, Settings
+from ops import reference
 from ops.commands import terminal, units
 from ops.commands.faults import faults, listed
 from ops.commands.options import EXIT_CODES, TROUBLE, AsJson, ConfigFiles, State
@@ -57,6 +58,36 @@ def _checked(files: list[Path] | None, state: Path | None) -> tuple[list[str], l
     except ConfigError as error:
         return listed(error), []
     return faults(settings, registry), unused(settings, registry)
+
+
+@app.command("reference", epilog=EXIT_CODES)
+def reference_command() -> None:
+    """Print what every option means: the reference, in Markdown."""
+    print(reference.markdown(discover()), end="")
+
+
+@app.command("sample", epilog=EXIT_CODES)
+def sample_command(
+    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(reference.SAMPLES)}.")] = None,
+    into: Annotated[Path | None, typer.Option("--into", help="Write all of them into this directory.")] = None,
+) -> None:
+    """Print a sample of a file; or write samples of all, replacing none that is there."""
+    if (name is None) == (into is None):
+        raise typer.BadParameter("name a file, or a directory with --into")
+    if into is None:
+        if name not in reference.SAMPLES:
+            raise typer.BadParameter(f"{name} is none of {', '.join(reference.SAMPLES)}")
+        print(reference.sample(name, discover()), end="")
+        return
+    registry = discover()
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        for file in reference.SAMPLES:
+            with (into / file).open("x", encoding="utf-8") as sample:
+                sample.write(reference.sample(file, registry))
+            terminal.say(f"wrote {into / file}")
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
 
 
 @app.command("show", epilog=EXIT_CODES)

@@ -81,6 +81,22 @@ class FilterConfig(BaseModel):
     )
 
 
+def contradictions(config: FilterConfig) -> list[str]:
+    """Deny lists that are ignored because there is an allow list too, be it only that of the defaults."""
+    return [
+        f"[import_filtering_opts] disallowed_{level} is ignored, because allowed_{level} is set"
+        for level in ("schemes", "hosts", "ports")
+        if getattr(config, f"disallowed_{level}") and getattr(config, f"allowed_{level}")
+    ]
+
+
+def openness(config: FilterConfig) -> list[str]:
+    """That anybody may have the service fetch from anywhere."""
+    if config.allowed_hosts:
+        return []
+    return ["[import_filtering_opts] allowed_hosts is empty: web-download fetches from every host that is not denied"]
+
+
 class Target(Struct, frozen=True):
     """A URI that passed the lists."""
 

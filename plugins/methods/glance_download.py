@@ -12,7 +12,7 @@ from kernel.context import Actor
 from kernel.errors import Invalid, SourceFailed
 from kernel.extend import Description, FetchRequest, ImportMethod, Opened
 from kernel.options import IniList
-from plugins.methods._filtering import FilterConfig
+from plugins.methods._filtering import FilterConfig, contradictions
 from plugins.methods._http import Source, fetch
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -165,4 +165,5 @@ EXTENSION = ImportMethod(
     secrets=_secrets,
     describe=_describe,
     open=_open,
+    warnings=contradictions,
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from kernel.context import Actor
 from kernel.extend import FetchRequest, ImportMethod, Opened
 from kernel.masking import mask_url
-from plugins.methods._filtering import FilterConfig, admit
+from plugins.methods._filtering import FilterConfig, admit, contradictions, openness
 from plugins.methods._http import Source, fetch
 
 
@@ -54,4 +54,5 @@ EXTENSION = ImportMethod(
     admit=_admit,
     secrets=_secrets,
     open=_open,
+    warnings=lambda config: [*contradictions(config), *openness(config)],
 )

@@ -210,6 +210,7 @@ def warnings() -> list[str]:
 
 EXTENSION = ImportStep(
     name="image_conversion",
+    since="Glance Rocky",
     run=convert,
     config=ConversionConfig,
     section="image_conversion",

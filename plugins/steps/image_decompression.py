@@ -153,6 +153,7 @@ def _trial(tmp: Path) -> Trial:
 
 EXTENSION = ImportStep(
     name="image_decompression",
+    since="Glance Ussuri",
     run=unpack,
     config=DecompressionConfig,
     section="image_decompression",

@@ -35,6 +35,7 @@ async def run(request: StepRequest) -> StepResult:
 
 EXTENSION = ImportStep(
     name="inject_image_metadata",
+    since="Glance Queens",
     run=run,
     config=InjectConfig,
     section="inject_metadata_properties",

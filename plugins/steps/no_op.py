@@ -14,4 +14,6 @@ async def run(request: StepRequest) -> StepResult:
     return StepResult()
 
 
-EXTENSION = ImportStep(name="no_op", run=run, selftest=lambda tmp: Trial(config=NoConfig(), data=b"anything"))
+EXTENSION = ImportStep(
+    name="no_op", since="Glance Pike", run=run, selftest=lambda tmp: Trial(config=NoConfig(), data=b"anything")
+)

@@ -181,7 +181,7 @@ def test_what_is_wrong_comes_with_advice(place: Path) -> None:
     config.write_text(config.read_text().replace("[DEFAULT]", "[DEFAULT]\nworkers = 4\nenabled_import_methods = odd"))
     asked = ("--config-file", config, "--state", place / "state", "--database", UNREACHABLE)
     ran = here("doctor", *asked).ended(TROUBLE)
-    assert "fail  settings: [DEFAULT] enabled_import_methods: unknown method 'odd'" in ran.out
+    assert f"fail  settings: {config}: [DEFAULT] enabled_import_methods: unknown method 'odd'" in ran.out
     assert "warn  settings: [DEFAULT] workers has no effect" in ran.out
     assert f"fail  store fast: {place}/fast: Not a directory" in ran.out
     assert "fail  postgres: The database cannot be reached" in ran.out

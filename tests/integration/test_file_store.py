@@ -96,13 +96,13 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[st
 
 async def test_a_directory_that_cannot_be_made_is_named_together_with_its_option(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.ConfigError, match=f"filesystem_store_datadir = {tmp_path}/file/images"):
+    with pytest.raises(errors.ConfigError, match=f"filesystem_store_datadir: {tmp_path}/file/images"):
         await file_store(tmp_path / "file" / "images")
 
 
 @pytest.mark.root
 async def test_a_read_only_disk_is_named_together_with_its_option(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "ro") as disk, pytest.raises(errors.ConfigError, match=f"datadir = {disk}:"):
+    with small_disk(tmp_path / "disk", "ro") as disk, pytest.raises(errors.ConfigError, match=f"datadir: {disk}:"):
         await file_store(disk)
 
 
