@@ -15,7 +15,7 @@ from handlers.store_choice import choose
 from kernel import commands as c
 from kernel import events as e
 from kernel.context import Actor
-from kernel.decide import check_importable, check_unlocked
+from kernel.decide import check_importable, check_unlocked, lock_expired
 from kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from kernel.extend import ImportMethod
 from kernel.handle import Guard
@@ -40,8 +40,9 @@ async def import_image(call: Call) -> StreamResponse:
         for rule in ("get_task", "add_task", "modify_task"):
             call.must(rule)
     image_id = call.parameters["image_id"]
-    guard = _importable(call, image_id, method, options)
     image = await call.service.queries.image(image_id)
+    preempted = await _preempted(call, image)
+    guard = _importable(call, image_id, method, options, preempted)
     guard(image)
     choice = choose(call.service.site, body, call.request.headers.get("X-Image-Meta-Store"), image, method)
     if choice is None:
@@ -52,6 +53,7 @@ async def import_image(call: Call) -> StreamResponse:
     request = _request(call, method, recorded, document, choice.stores, body, secret=bool(secrets))
     await call.service.commands.handle(
         image_id,
+        *preempted,
         c.RequestImport(needs=method.needs, request=request),
         context=call.context,
         guard=guard,
@@ -102,7 +104,24 @@ def split_secrets(method: ImportMethod, options: BaseModel, actor: Actor) -> tup
     return options.model_dump(exclude_none=True), {}
 
 
-def _importable(call: Call, image_id: str, method: ImportMethod, options: BaseModel) -> Guard:
+async def _preempted(call: Call, image: Image) -> tuple[c.PreemptImport, ...]:
+    """What makes way for a new import: one that nobody has touched for so long that it does not protect its image."""
+    stream = stream_of(image.id)
+    if image.job is None or image.task is None or stream is None:
+        return ()
+    heartbeat = await call.service.queries.heartbeat(stream)
+    if not lock_expired(image.task, heartbeat, call.service.clock.now()):
+        return ()
+    return (c.PreemptImport(task_id=image.job.task_id, as_of=image.version),)
+
+
+def _importable(
+    call: Call,
+    image_id: str,
+    method: ImportMethod,
+    options: BaseModel,
+    preempted: tuple[c.PreemptImport, ...],
+) -> Guard:
     """Checks 7 to 15: the order decides what a caller who fails several of them is told."""
 
     def check(image: Image) -> None:
@@ -113,7 +132,8 @@ def _importable(call: Call, image_id: str, method: ImportMethod, options: BaseMo
             method.check(options)
         if not call.policy.allowed_image(call.actor, method.rule, image):
             raise Forbidden("You are not authorized to complete this action")
-        check_unlocked(image)
+        if not any(item.as_of == image.version for item in preempted):
+            check_unlocked(image)
         if method.copies and not call.service.site.multi:
             raise Conflict(f"'{method.name}' needs a site with several stores")
 

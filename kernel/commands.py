@@ -210,6 +210,14 @@ class CancelImport(Command, frozen=True, kw_only=True):
     reason: str
 
 
+class PreemptImport(Command, frozen=True, kw_only=True):
+    """Make way for a new import, the lock of this one having expired; quiet if it has ended meanwhile."""
+
+    task_id: str
+    as_of: int
+    """Version of the image at which the lock was found expired: whatever has happened since is a sign of life."""
+
+
 class ExpireImageImport(Command, frozen=True, kw_only=True):
     """Let the record of a finished image import go; quiet when it has gone already."""
 

@@ -8,14 +8,15 @@ already happened at the edge, against the same state.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
 
 from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
-from kernel.image import IMAGE_IMPORT, STAGING, TRANSITIONS, Fetch, Image, Job
+from kernel.image import IMAGE_IMPORT, STAGING, TRANSITIONS, Fetch, Image, Job, Task
 from kernel.patch import patch, within
 from kernel.work import Kind, outstanding
 
@@ -23,6 +24,10 @@ C = TypeVar("C", bound=c.Command)
 Rule = Callable[[Any, Image], Sequence[e.Event]]
 
 RULES: dict[type[c.Command], Rule] = {}
+
+_LOCK: Final = timedelta(minutes=60)
+_PENDING_LOCK: Final = timedelta(minutes=120)
+"""How long the lock of an import protects its image without a sign of life."""
 
 
 def on(kind: type[C]) -> Callable[[Callable[[C, Image], Sequence[e.Event]]], Callable[[C, Image], Sequence[e.Event]]]:
@@ -368,6 +373,21 @@ def _finish_undo(command: c.FinishUndo, image: Image) -> Sequence[e.Event]:
         raise Fenced("The import has not failed")
     purge = decide(c.RecordPurge(blobs=command.purged, sweeps=command.swept), image)
     return (*purge, e.ImportFailed(task_id=job.task_id, reason=job.failure.reason))
+
+
+def lock_expired(task: Task, heartbeat: datetime | None, now: datetime) -> bool:
+    """Whether a task has been left alone for so long that it does not protect its image any more (contract 8.6)."""
+    touched = task.updated_at if heartbeat is None else max(task.updated_at, heartbeat)
+    return now - touched >= (_PENDING_LOCK if task.status in ("pending", "waiting") else _LOCK)
+
+
+@on(c.PreemptImport)
+def _preempt(command: c.PreemptImport, image: Image) -> Sequence[e.Event]:
+    if image.job is None:
+        return ()
+    if image.job.task_id != command.task_id or image.version != command.as_of:
+        raise Conflict("A prior operation is still in progress on this image")
+    return (e.ImportPreempted(task_id=command.task_id),)
 
 
 @on(c.ExpireImageImport)

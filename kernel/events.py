@@ -360,6 +360,12 @@ class ImportCancelled(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ImportPreempted(Event, frozen=True, kw_only=True):
+    """A new import took the image over from one that nobody had touched for so long that its lock had expired."""
+
+    task_id: str
+
+
 class ImageImportExpired(Event, frozen=True, kw_only=True):
     """The record of a finished image import is not to be shown any more."""
 

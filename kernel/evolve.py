@@ -495,11 +495,6 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
         late = [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in (STAGING, *job.writing)]
         sweeps = _merge([*sweeps, *late])
     image = _undo_changes(image, job)
-    status: dict[str, Any] = {}
-    if image.status in WITHOUT_DATA and not job.copies:
-        status = _cleared()
-        if job.makes:
-            status |= {"status": "deleted", "deleted_at": meta.at}
     task = _end(image.task, meta, "failure", event.reason)
     return replace(
         image,
@@ -510,8 +505,15 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
         failed=_with(image.failed or (), blamed if job.multi else ()),
         sweeps=sweeps,
         updated_at=meta.at,
-        **status,
+        **_without_data(image, job, meta),
     )
+
+
+def _without_data(image: Image, job: Job, meta: Meta) -> dict[str, Any]:
+    """What becomes of an image whose data its import did not bring; one that it was to make goes altogether."""
+    if image.status not in WITHOUT_DATA or job.copies:
+        return {}
+    return {**_cleared(), **({"status": "deleted", "deleted_at": meta.at} if job.makes else {})}
 
 
 @on(e.ImportCancelled)
@@ -541,6 +543,35 @@ def _fail(image: Image, meta: Meta, failure: Failure) -> Image:
         garbage.append(Garbage(store=STAGING, url=job.data.url))
     job = replace(job, failure=failure, writing=writing, data=None)
     return replace(image, job=job, locations=locations, garbage=tuple(garbage), sweeps=_merge(sweeps))
+
+
+@on(e.ImportPreempted)
+def _import_preempted(image: Image, event: e.ImportPreempted, meta: Meta) -> Image:
+    """The copies that it completed stay; whatever else it may have left is searched for."""
+    job = image.job
+    if job is None:
+        return image
+    garbage, locations = list(image.garbage), image.locations
+    if job.data is not None:
+        garbage.append(Garbage(store=STAGING, url=job.data.url))
+    status = _without_data(image, job, meta)
+    if status:
+        garbage += map(_garbage, image.removable)
+        locations = tuple(loc for loc in locations if loc.store not in job.done)
+    task = _end(image.task, meta, "failure", "Expired lock preempted")
+    return replace(
+        _undo_changes(image, job),
+        job=None,
+        task=task,
+        expiring=_expiring(image, task),
+        locations=locations,
+        importing=tuple(store for store in image.importing or () if store not in job.stores),
+        failed=tuple(store for store in image.failed or () if store not in job.stores),
+        garbage=tuple(garbage),
+        sweeps=_merge([*image.sweeps, *(Sweep(store=store, below=_NO_EPOCH) for store in (STAGING, *job.stores))]),
+        updated_at=meta.at,
+        **status,
+    )
 
 
 @on(e.ImageImportExpired)

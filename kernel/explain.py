@@ -29,6 +29,7 @@ Ending = Literal[
     "store",
     "every store",
     "cancelled",
+    "preempted",
     "deleted",
 ]
 
@@ -76,7 +77,7 @@ def _own(items: Sequence[Recorded], task_id: str) -> list[Recorded]:
         if not own and not (isinstance(event, e.ImportRequested) and event.task_id == task_id):
             continue
         own.append(item)
-        if isinstance(event, e.ImportCompleted | e.ImportFailed | e.ImageDeleted):
+        if isinstance(event, e.ImportCompleted | e.ImportFailed | e.ImportPreempted | e.ImageDeleted):
             break
     return own
 
@@ -115,6 +116,7 @@ _TEXTS: Final[dict[type[e.Event], Callable[[Any], str]]] = {
     e.StoreFailed: lambda event: f"The store {event.store} failed: {event.reason}",
     e.ImageAppeared: lambda event: "The image appeared",
     e.ImportCancelled: lambda event: f"It was called off: {event.reason}",
+    e.ImportPreempted: lambda event: "Nobody had touched it for so long that a new import took the image over",
     e.ImportCompleted: lambda event: "It is done",
     e.ImportFailed: lambda event: "Everything it had done was taken back",
     e.ImageDeleted: lambda event: "The image was deleted, which ended the import",
@@ -148,6 +150,8 @@ def _ending(own: Sequence[Recorded], task: Task) -> tuple[Ending, Recorded | Non
                 return "deleted", item
             case e.ImportCancelled():
                 return "cancelled", item
+            case e.ImportPreempted():
+                return "preempted", item
             case e.StepFailed() as failed:
                 return "inspection" if failed.inspection else _STEPS.get(failed.step, "plugin"), item
     if stores and task.status == "failure":
@@ -203,6 +207,8 @@ def _advice(
             return ("No worker holds it at the moment. See that one runs; it takes the import up by itself.",)
         case "success":
             return ("Nothing is left to be done.",)
+        case "preempted":
+            return ("See what became of the import that took the image over, and that workers run.",)
         case "deleted":
             return ("Nothing of the image is left. Create a new one if it is still wanted.",)
         case "some stores failed":

@@ -105,7 +105,7 @@ class Commands:
             if guard is not None:
                 guard(before)
             epoch = loaded.epoch + 1 if take else lease.epoch if lease else None
-            after, events = self._decide(commands, then, before, context, epoch)
+            after, events, between = self._decide(commands, then, before, context, epoch)
             more: dict[str, Any] = {}
             if take:
                 more["take"] = self._take(loaded.epoch + 1, yielding)
@@ -126,7 +126,7 @@ class Commands:
                 events=events,
                 holder=self._leases.owner if lease else None,
                 epoch=lease.epoch if lease else None,
-                rows=rows_between(stream, before, after, dict(limits) if limits else None, **more)
+                rows=rows_between(stream, before, after, dict(limits) if limits else None, between=between, **more)
                 if events
                 else Rows(**more),
             )
@@ -163,19 +163,23 @@ class Commands:
 
     def _decide(
         self, commands: Sequence[Command], then: Then | None, before: Image, context: Context, epoch: int | None
-    ) -> tuple[Image, tuple[Pending, ...]]:
+    ) -> tuple[Image, tuple[Pending, ...], Sequence[Image]]:
+        """The state afterwards, the events, and the states in between in which a task had come to its end."""
         at = max(self._clock.now(), before.at)
         worker = self._leases.owner if epoch is not None else None
         after = before
         recorded: list[Pending] = []
+        between: list[Image] = []
         queue = list(commands)
         while command := queue.pop(0) if queue else (then(after, epoch or 0) if then else None):
             events = decide(command, after)
             batch = pending(events, context, at, worker=worker, epoch=epoch)
             for item in batch:
-                after = evolve(after, item.event, item.meta)
+                former, after = after, evolve(after, item.event, item.meta)
+                if former.task is not None and after.task is not None and former.task.id != after.task.id:
+                    between.append(former)
             recorded += batch
-        return after, tuple(recorded)
+        return after, tuple(recorded), between
 
     def _take(self, epoch: int, yielding: bool) -> Take:
         leases = self._leases

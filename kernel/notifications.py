@@ -276,6 +276,11 @@ def _ended(before: Image, after: Image, event_type: str) -> Sequence[_Message]:
     return (told,) if before.gone else (_gone(after), told)
 
 
+@on(e.ImportPreempted)
+def _import_preempted(event: e.ImportPreempted, before: Image, after: Image) -> Sequence[_Message]:
+    return _ended(before, after, "task.failure")
+
+
 @on(e.ImageImportExpired)
 def _expired(event: e.ImageImportExpired, before: Image, after: Image) -> Sequence[_Message]:
     record = before.expiring

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from kernel.records import COLUMNS, LEASED, Wanted, statement
 
 _SHOW: Final = "SELECT id, version, fold, state FROM images WHERE id = $1"
 _TASK: Final = f"{COLUMNS} {LEASED} WHERE t.id = $1"
+_HEARTBEAT: Final = "SELECT until FROM leases WHERE stream = $1 AND owner IS NOT NULL AND until > '-infinity'"
 _TASKS: Final = f"""
 {COLUMNS} {LEASED}
 WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS NULL OR t.expires_at > $3)
@@ -98,6 +100,11 @@ class Queries:
         record = _record(row)
         over = record.task.expires_at is not None and record.task.expires_at <= self._clock.now()
         return record if expired or not over else None
+
+    async def heartbeat(self, stream: UUID) -> datetime | None:
+        """Until when somebody held, or holds, the lease of a stream; None if nobody has it."""
+        found: datetime | None = await self._database.fetchval(_HEARTBEAT, stream)
+        return found
 
     async def records(self, wanted: Wanted) -> list[TaskRecord]:
         """A page of tasks, or of image imports."""

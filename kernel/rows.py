@@ -7,6 +7,7 @@ log alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -183,11 +184,10 @@ def task_row(stream: UUID, image_id: str, task: Task) -> TaskRow:
     )
 
 
-def task_rows(stream: UUID, before: Image, after: Image) -> tuple[TaskRow, ...]:
-    """Rows of the tasks that the change touched."""
-    if after.task is None or after.task == before.task:
-        return ()
-    return (task_row(stream, after.id, after.task),)
+def task_rows(stream: UUID, before: Image, after: Image, between: Sequence[Image] = ()) -> tuple[TaskRow, ...]:
+    """Rows of the tasks that the change touched, those included that ended on the way from one state to the other."""
+    tasks = {image.task.id: image.task for image in (*between, after) if image.task is not None}
+    return tuple(task_row(stream, after.id, task) for task in tasks.values() if task != before.task)
 
 
 def member_rows(stream: UUID, before: Image, after: Image) -> tuple[MemberRow, ...]:
@@ -209,10 +209,19 @@ def member_rows(stream: UUID, before: Image, after: Image) -> tuple[MemberRow, .
 
 
 def rows_between(
-    stream: UUID, before: Image, after: Image, limits: dict[tuple[str, str], int] | None = None, **more: Any
+    stream: UUID,
+    before: Image,
+    after: Image,
+    limits: dict[tuple[str, str], int] | None = None,
+    *,
+    between: Sequence[Image] = (),
+    **more: Any,
 ) -> Rows:
-    """The rows that a change of state writes; `limits` are checked where it makes an owner's usage grow."""
-    tasks, members = task_rows(stream, before, after), member_rows(stream, before, after)
+    """The rows that a change of state writes; `limits` are checked where it makes an owner's usage grow.
+
+    between: the states on the way.
+    """
+    tasks, members = task_rows(stream, before, after, between), member_rows(stream, before, after)
     changes = delta(before, after)
     charges = tuple(
         (owner, resource, amount, limits.get((owner, resource)) if limits and amount > 0 else None)
@@ -227,6 +236,8 @@ def rows_between(
         fields["charges"] = charges
     if interrupts(before, after):
         fields["interrupt"] = True
+    if before.job is not None and before.job.secret and after.job is None:
+        fields["forget"] = True
     return Rows(**fields)
 
 

@@ -49,12 +49,12 @@ def outstanding(image: Image) -> Work | None:
     waiting = [sweep.due for sweep in image.sweeps]
     if image.status == "pending_delete":
         waiting.append(image.scrub_at)
-    if waiting:
-        due = None if None in waiting else min(at for at in waiting if at)
-        return Work("purge", f"purge:{image.version}", due=due)
+    due = None if None in waiting else min((at for at in waiting if at), default=None)
     if image.expiring is not None:
-        return Work("expire", f"expire:{image.expiring.id}", due=image.expiring.expires_at)
-    return None
+        expires = image.expiring.expires_at
+        if not waiting or (due is not None and expires is not None and expires < due):
+            return Work("expire", f"expire:{image.expiring.id}", due=expires)
+    return Work("purge", f"purge:{image.version}", due=due) if waiting else None
 
 
 def _next_step(job: Job) -> Work:
@@ -79,6 +79,7 @@ def _next_step(job: Job) -> Work:
 
 def interrupts(before: Image, after: Image) -> bool:
     """Whether the change means that whoever works on the image must look up from its work."""
-    if before.job is not None and (after.job is None or (after.job.failure and not before.job.failure)):
+    was, now = before.job, after.job
+    if was is not None and (now is None or now.task_id != was.task_id or (now.failure and not was.failure)):
         return True
     return before.transfer is not None and after.transfer is None

@@ -142,6 +142,7 @@ EXPECTED: dict[str, e.Event] = {
     "ImportCompleted.v1": e.ImportCompleted(task_id=_TASK),
     "ImportFailed.v1": e.ImportFailed(task_id=_TASK, reason="no space"),
     "ImportCancelled.v1": e.ImportCancelled(task_id=_TASK, reason="an operator asked for it"),
+    "ImportPreempted.v1": e.ImportPreempted(task_id=_TASK),
     "ImageImportExpired.v1": e.ImageImportExpired(task_id=_TASK),
     "LocationAdded.v1": e.LocationAdded(location=_FOREIGN, size=43, digests=_DIGESTS, index=0),
     "LocationsReplaced.v1": e.LocationsReplaced(locations=(_LOCATION, _FOREIGN)),

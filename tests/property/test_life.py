@@ -268,6 +268,18 @@ class Life(RuleBasedStateMachine):
         if self.record(c.CancelImport(task_id=self.image.job.task_id, reason="enough")) and self.holder == "worker":
             self.leave_behind(doing, unlucky)
 
+    @precondition(lambda self: self.image.job is not None)
+    @rule(unlucky=some_number)
+    def an_import_that_seems_dead_is_preempted(self, unlucky: int) -> None:
+        assert self.image.job is not None
+        if unlucky > 2:  # else few imports would come to their end
+            return
+        doing = self.doing()
+        command = c.PreemptImport(task_id=self.image.job.task_id, as_of=self.image.version)
+        if self.record(command) and self.holder == "worker":
+            self.leave_behind(doing, unlucky)
+            self.holder = None
+
     @rule(unlucky=some_number)
     def a_user_deletes_the_image(self, unlucky: int) -> None:
         if unlucky > 2:  # else most lives would be short

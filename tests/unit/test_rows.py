@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from kernel import events as e
 from kernel.charges import COUNT_TOTAL, COUNT_UPLOADING, SIZE_TOTAL, STAGE_TOTAL
@@ -267,3 +268,21 @@ def test_more_can_be_asked_of_the_same_append() -> None:
     rows = rows_between(STREAM, NOTHING, state(created()), None, **more)
     assert (rows.release, rows.park, rows.forget) == (True, 3.0, True)
     assert UUID(IMAGE) == STREAM
+
+
+def test_credentials_go_with_the_job_that_needed_them() -> None:
+    past = (created(), requested(secret=True, fetches=True))
+    for end in (e.ImageDeleted(), e.ImportFailed(task_id=TASK, reason="x"), e.ImportCompleted(task_id=TASK)):
+        assert rows_between(STREAM, state(*past), state(*past, end)).forget is True
+    assert rows_between(STREAM, state(*past), state(*past, e.ImportStarted())).forget is UNSET
+    plain = (created(), requested(fetches=True))
+    assert rows_between(STREAM, state(*plain), state(*plain, e.ImageDeleted())).forget is UNSET
+
+
+def test_a_task_that_ends_on_the_way_has_its_row_too() -> None:
+    past = (created(), requested())
+    preempted = state(*past, e.ImportPreempted(task_id=TASK))
+    after = state(*past, e.ImportPreempted(task_id=TASK), requested(task_id="another"))
+    rows = rows_between(STREAM, state(*past), after, between=[preempted])
+    assert rows.tasks is not UNSET
+    assert {row.id: row.status for row in rows.tasks} == {TASK: "failure", "another": "pending"}
