@@ -28,6 +28,7 @@ from kernel import events as e
 from kernel.errors import Forbidden, Invalid
 from kernel.evolve import NOTHING
 from kernel.image import Image
+from kernel.keys import forget_key
 from kernel.patch import within
 
 
@@ -94,13 +95,14 @@ async def delete(call: Call) -> StreamResponse:
     scrub_at = None
     if settings.delayed_delete:
         scrub_at = call.service.clock.now() + timedelta(seconds=settings.scrub_time)
-    await call.service.deletions.delete(
+    handled = await call.service.deletions.delete(
         image_id,
         c.DeleteImage(scrub_at=scrub_at),
         of=lambda image: image.locations,
         context=call.context,
         guard=call.guard(image_id, "delete_image"),
     )
+    await forget_key(call.service.site.keys, handled.before.properties, call.actor)
     return call.empty()
 
 

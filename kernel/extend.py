@@ -415,8 +415,8 @@ class KeySource(Protocol):
         """An X.509 certificate, PEM or DER; `NotFound` if none has this id, `Unavailable` if none can be had."""
         ...
 
-    async def delete(self, key_id: str) -> None:
-        """Forget a key that nothing needs any more; a source that keeps no keys does nothing."""
+    async def delete(self, key_id: str, actor: Actor) -> None:
+        """Forget a key, if this caller may have it forgotten; a source that keeps no keys does nothing."""
         ...
 
     async def close(self) -> None: ...

@@ -1,9 +1,9 @@
 """Certificates from OpenStack's key manager, Barbican or another, through castellan.
 
 Reads the sections that castellan reads everywhere: `[key_manager]`, `[barbican]`,
-`[vault]` and their like.  It asks with the service's own credentials, those of
-`[key_manager] auth_type` and the options beside it, because an import goes on after
-its caller's token has expired.
+`[vault]` and their like.  It asks for certificates with the service's own credentials,
+those of `[key_manager] auth_type` and the options beside it, because an import goes on
+after its caller's token has expired.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from kernel.context import Actor
 from kernel.errors import ConfigError, NotFound, Unavailable
 from kernel.extend import KeyManager, NoConfig
 
@@ -36,8 +37,12 @@ class Castellan:
             raise NotFound(f"{key_id[:64]} is no X.509 certificate")
         return bytes(found.get_encoded())
 
-    async def delete(self, key_id: str) -> None:
-        await self._asked(lambda: self._manager.delete(self._credentials(), key_id))
+    async def delete(self, key_id: str, actor: Actor) -> None:
+        """In the caller's name: any user can write any id into a property, and the service may delete more than he."""
+        if actor.token is None:
+            raise Unavailable("the caller has no token that the key manager would believe")
+        caller = await asyncio.to_thread(_caller, actor)
+        await self._asked(lambda: self._manager.delete(caller, key_id))
 
     async def close(self) -> None:
         """It keeps nothing open that would need it."""
@@ -73,6 +78,14 @@ def _connected(sections: Mapping[str, Mapping[str, str]]) -> Castellan:
     except Exception as error:
         raise ConfigError(f"the key manager cannot be set up: {error}") from None
     return Castellan(manager, lambda: credential_factory(conf))
+
+
+def _caller(actor: Actor) -> Any:
+    from oslo_context.context import RequestContext
+
+    return RequestContext(
+        auth_token=actor.token, user_id=actor.user_id, project_id=actor.project_id, overwrite=False, is_admin=False
+    )
 
 
 def _apply(conf: Any, sections: Mapping[str, Mapping[str, str]]) -> None:

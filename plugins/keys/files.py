@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kernel.context import Actor
 from kernel.errors import ConfigError, NotFound, Unavailable
 from kernel.extend import KeyManager
 
@@ -38,7 +39,7 @@ class CertificateFiles:
             raise NotFound(f"{key_id[:64]!r} is no UUID") from None
         return await asyncio.to_thread(self._read, name)
 
-    async def delete(self, key_id: str) -> None:
+    async def delete(self, key_id: str, actor: Actor) -> None:
         """The files are the operator's."""
 
     async def close(self) -> None:

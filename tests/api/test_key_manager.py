@@ -75,3 +75,36 @@ async def test_options_that_cannot_be_right_refuse_the_start(postgres: Server, t
     with pytest.raises(ConfigError, match="key_manager"):
         async with standing(postgres, one_store(key_manager=text)):
             pass
+
+
+KEY = {"cinder_encryption_key_id": "k", "cinder_encryption_key_deletion_policy": "on_image_deletion"}
+
+
+async def deleted(site: Site, token: str | None = "a token", **properties: str) -> None:
+    """A deletion that succeeds, whatever becomes of the key."""
+    image = await site.image(**properties)
+    headers = {"X-Auth-Token": token} if token else {}
+    assert (await site.call("DELETE", f"/images/{image}", headers=headers)).status == 204
+
+
+async def test_a_key_that_goes_with_its_image_is_forgotten(site: Site) -> None:
+    KEYS["k"] = Passphrase(b"sesame")
+    await deleted(site, **KEY)
+    assert "k" not in KEYS
+
+
+async def test_a_key_is_forgotten_for_those_who_may_have_it_forgotten_only(site: Site) -> None:
+    """Properties are anybody's to write: the service lends nobody its own rights."""
+    KEYS["k"] = Passphrase(b"sesame")
+    await deleted(site, "another token", **KEY)
+    await deleted(site, None, **KEY)
+    await deleted(site, **{**KEY, "cinder_encryption_key_deletion_policy": "do_not_delete"})
+    await deleted(site, cinder_encryption_key_id="k")
+    assert "k" in KEYS
+
+
+async def test_a_key_manager_that_fails_keeps_no_image(site: Site) -> None:
+    KEYS["k"] = RuntimeError("it broke")
+    await deleted(site, **KEY)
+    del KEYS["k"]
+    await deleted(site, **KEY)
