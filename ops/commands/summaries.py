@@ -55,6 +55,16 @@ def _created(event: e.ImageCreated) -> str:
     return f"'{event.name or ''}', {formats}, {event.visibility}"
 
 
+@_on(e.ImageExpected)
+def _expected(event: e.ImageExpected) -> str:
+    return f"to be made by its import: {_created(event.image)}"
+
+
+@_on(e.ImageAppeared)
+def _appeared(event: e.ImageAppeared) -> str:
+    return "the image is there for everybody to see"
+
+
 @_on(e.ImageUpdated)
 def _updated(event: e.ImageUpdated) -> str:
     values = [(name, getattr(event, name)) for name in _ATTRIBUTES]
@@ -229,6 +239,16 @@ def _failed(event: e.ImportFailed) -> str:
 @_on(e.ImportCancelled)
 def _cancelled(event: e.ImportCancelled) -> str:
     return event.reason
+
+
+@_on(e.ImportPreempted)
+def _preempted(event: e.ImportPreempted) -> str:
+    return "its lock had expired: a new import took the image over"
+
+
+@_on(e.ImageImportExpired)
+def _record_expired(event: e.ImageImportExpired) -> str:
+    return "the record of the image import is not shown any more"
 
 
 # --- locations ---------------------------------------------------------------------------
