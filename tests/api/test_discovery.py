@@ -23,6 +23,7 @@ async def stores(site: Site, path: str = "/info/stores", who: str = "A") -> list
     return list(document["stores"])
 
 
+@pytest.mark.requirement("REQ-035")
 async def test_IM05_only_methods_that_are_enabled(postgres: Server) -> None:
     """Without glance-direct there is nothing to stage for."""
     settings = "enabled_import_methods = ['web-download']"
@@ -47,6 +48,7 @@ async def test_IM06_no_method_at_all(postgres: Server) -> None:
         assert await site.stage(image, b"x") == 404
 
 
+@pytest.mark.requirement("REQ-022", "REQ-036")
 async def test_IM07_info_import(one: Site) -> None:
     answer = await one.call("GET", "/info/import")
     assert answer.status == 200

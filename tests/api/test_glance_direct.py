@@ -79,6 +79,7 @@ async def failed_cleanly(site: Site, image: str) -> str:
 # --- success -----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("REQ-014", "REQ-038")
 async def test_IM34_one_store(one: Site) -> None:
     image = await imported(one)
     shown = await one.show(image)
@@ -165,6 +166,7 @@ async def test_several_images_at_once_keep_their_own_bytes(four: Site) -> None:
 
 
 @pytest.mark.requirement("REQ-061", "REQ-065", "REQ-066", "REQ-068", "REQ-069")
+@pytest.mark.requirement("REQ-067", "REQ-070", "REQ-071", "REQ-072", "REQ-073")
 async def test_IM38_one_store_is_enough(faulty: Site) -> None:
     """The example of the seeds."""
     with broken(faulty, "cheap"):

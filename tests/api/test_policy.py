@@ -34,7 +34,7 @@ async def test_A10_downloads_may_depend_on_a_property(postgres: Server) -> None:
             assert (await site.call("GET", f"/images/{image}/file")).status == status
 
 
-@pytest.mark.requirement("REQ-023", "REQ-086")
+@pytest.mark.requirement("REQ-030", "REQ-031")
 async def test_IM20_uploads_for_services_only(postgres: Server) -> None:
     """The recipe that makes users import: the expression runs over several lines, as in the guide."""
     rules = '"upload_image": "role:admin or\n  (service_user_id:u) or\n  (service_roles:svc)"'

@@ -45,6 +45,7 @@ async def test_R02_versions_of_a_single_store_site(one: Site, path: str) -> None
     "path", ["//v1/images", "//images", "//v3", "//favicon.ico", "//v2.99/images", "//v2.x/images", "//V2/images"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "LOCK", "OPTIONS"])
+@pytest.mark.requirement("REQ-040")
 async def test_R03_unknown_first_segments_get_the_versions(one: Site, path: str, method: str) -> None:
     """Whatever the method, and without a token."""
     answer = await one.call(method, path, None)
@@ -85,6 +86,7 @@ async def test_a_request_without_a_host_gets_links_all_the_same(one: Site) -> No
     assert b"/v2/" in answer.body
 
 
+@pytest.mark.requirement("REQ-002")
 async def test_IM01_versions_of_a_site_with_several_stores(three: Site) -> None:
     status, ids = await document(three)
     assert status == 200
@@ -102,6 +104,7 @@ async def test_IM02_versions_of_a_single_store_site(one: Site) -> None:
     assert not {"v2.8", "v2.12"} & set(ids)
 
 
+@pytest.mark.requirement("REQ-003", "REQ-004", "REQ-005")
 async def test_IM03_import_switched_off(postgres: Server) -> None:
     """No v2.6, no import routes for anybody, everything else as it was."""
     async with passing(postgres, one_store(DEFAULT="enable_image_import = False")) as site:
@@ -129,6 +132,7 @@ async def test_IM03_with_several_stores_fifteen_versions_are_left(postgres: Serv
         assert (await site.call("GET", "/info/stores")).status == 200
 
 
+@pytest.mark.requirement("REQ-001")
 async def test_IM04_the_pike_profile(postgres: Server) -> None:
     settings = "api_version_profile = pike\nenable_image_import = True"
     async with passing(postgres, three_stores(DEFAULT=settings)) as site:
@@ -140,6 +144,7 @@ async def test_IM04_the_pike_profile(postgres: Server) -> None:
         assert (await site.call("GET", "/info/stores")).status == 404
 
 
+@pytest.mark.requirement("REQ-003")
 async def test_IM04_the_pike_profile_has_import_off_unless_told(postgres: Server) -> None:
     async with passing(postgres, one_store(DEFAULT="api_version_profile = pike")) as site:
         _, ids = await document(site)
