@@ -37,6 +37,7 @@ from handlers import (
     stores,
     tags,
     tasks,
+    usage,
     versions,
 )
 from handlers.call import Call, base_url
@@ -61,6 +62,7 @@ API: Final[tuple[Route, ...]] = (
     *stores.ROUTES,
     *tasks.ROUTES,
     *image_imports.ROUTES,
+    *usage.ROUTES,
 )
 """Routes below `/v2`."""
 

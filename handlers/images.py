@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 from aiohttp.web import StreamResponse
-from msgspec.structs import replace
 
 from handlers import views
 from handlers.call import Call
@@ -26,7 +25,6 @@ from handlers.schemas import (
 from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Forbidden, Invalid
-from kernel.evolve import NOTHING
 from kernel.image import Image
 from kernel.keys import forget_key
 from kernel.patch import within
@@ -36,7 +34,7 @@ async def create(call: Call) -> StreamResponse:
     """`POST /v2/images`"""
     document = await call.json(dict)
     created = described(call, document)
-    limits = await call.service.site.limits(as_owned_by(created.owner))
+    limits = await call.service.site.quotas.create(created.owner)
     handled = await call.service.commands.handle(
         created.image_id, c.CreateImage(image=created), context=call.context, limits=limits
     )
@@ -151,11 +149,6 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         tags=tags,
         properties=dict(properties),
     )
-
-
-def as_owned_by(owner: str | None) -> Image:
-    """An image that has nothing but an owner, whose limits are wanted."""
-    return replace(NOTHING, owner=owner)
 
 
 # --- list --------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from handlers.call import Call
-from handlers.images import as_owned_by, described
+from handlers.images import described
 from handlers.imports import split_secrets
 from kernel import commands as c
 from kernel import events as e
@@ -67,7 +67,7 @@ async def make(
         task_ttl=ttl,
         flaw=flaw,
     )
-    limits = await service.site.limits(as_owned_by(image.owner))
+    limits = await service.site.quotas.create(image.owner)
     return await service.commands.handle(
         image.image_id,
         c.ExpectImage(image=image, request=wanted),

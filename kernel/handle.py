@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
 
+from kernel.charges import Limits, delta, explained
 from kernel.clock import Clock
 from kernel.commands import Command, CreateImage, ExpectImage
 from kernel.context import Context
 from kernel.decide import decide
-from kernel.errors import LeaseHeld, NotFound, WrongExpectedVersion
+from kernel.errors import LeaseHeld, NotFound, OverQuota, WrongExpectedVersion
 from kernel.evolve import NOTHING, evolve
 from kernel.ids import stream_of
 from kernel.image import Image
@@ -25,9 +26,6 @@ from kernel.rows import Rows, Secret, Take, rows_between
 
 Guard = Callable[[Image], None]
 """Authorisation against the state that the decision is made on; raises to refuse."""
-
-Limits = Mapping[tuple[str, str], int]
-"""(owner, resource) -> most that the owner may use."""
 
 Then = Callable[[Image, int], Command | None]
 """What else to record along with what has just been decided: (state, epoch) -> command or None."""
@@ -86,6 +84,7 @@ class Commands:
         """Decide `commands` one after another on the image and record what they cause, all or nothing.
 
         guard: authorises against the very state that the decision is made on.
+        limits: what the change's charges are held to; `OverQuota` when they do not fit.
         lease: record in the name of this lease; refused as `Fenced` once somebody else has taken it.
         take: take the image's lease with the same append; `LeaseHeld` while somebody has it.
         yielding: take it for clean-up only, so that anybody with real work may have it.
@@ -126,14 +125,14 @@ class Commands:
                 events=events,
                 holder=self._leases.owner if lease else None,
                 epoch=lease.epoch if lease else None,
-                rows=rows_between(stream, before, after, dict(limits) if limits else None, between=between, **more)
-                if events
-                else Rows(**more),
+                rows=rows_between(stream, before, after, limits, between=between, **more) if events else Rows(**more),
             )
             kinds = tuple(type(item.event) for item in events)
             mark_events("before", kinds)
             try:
                 receipt = await self._log.append(request, patient=patient)
+            except OverQuota as refused:
+                raise explained(refused, delta(before, after), limits or {}) from None
             except WrongExpectedVersion:
                 if fresh:
                     decide(commands[0], await self._existing(stream))

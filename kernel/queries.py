@@ -63,6 +63,11 @@ class Queries:
         image = await self._decoded(row) if row is not None else NOTHING
         return image if image.id == image_id else NOTHING
 
+    async def usage(self, owner: str | None) -> dict[str, int]:
+        """What a project uses, by resource."""
+        rows = await self._database.fetch("SELECT resource, amount FROM usage WHERE owner = $1", owner)
+        return {row["resource"]: row["amount"] for row in rows}
+
     async def images(self, listing: Listing, marker: Image | None = None) -> list[Image]:
         """A page of images, in the order asked for, after `marker`."""
         place = Marker(values=_sort_values(marker)) if marker is not None else None

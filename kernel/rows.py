@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from kernel.charges import delta
+from kernel.charges import Charge, Limits, charged, delta
 from kernel.codec import encode
 from kernel.image import FOLD, Image, Task
 from kernel.listing import property_term
@@ -109,8 +109,7 @@ class Rows(Struct, frozen=True, kw_only=True, omit_defaults=True):
     image: ImageRow | UnsetType = UNSET
     tasks: tuple[TaskRow, ...] | UnsetType = UNSET
     members: tuple[MemberRow, ...] | UnsetType = UNSET
-    charges: tuple[tuple[str, str, int, int | None], ...] | UnsetType = UNSET
-    """Owner, resource, change, and the limit to hold it to, if any."""
+    charges: tuple[Charge, ...] | UnsetType = UNSET
     take: Take | UnsetType = UNSET
     release: bool | UnsetType = UNSET
     park: float | UnsetType = UNSET
@@ -212,21 +211,17 @@ def rows_between(
     stream: UUID,
     before: Image,
     after: Image,
-    limits: dict[tuple[str, str], int] | None = None,
+    limits: Limits | None = None,
     *,
     between: Sequence[Image] = (),
     **more: Any,
 ) -> Rows:
-    """The rows that a change of state writes; `limits` are checked where it makes an owner's usage grow.
+    """The rows that a change of state writes, with the limits that its charges are held to.
 
     between: the states on the way.
     """
     tasks, members = task_rows(stream, before, after, between), member_rows(stream, before, after)
-    changes = delta(before, after)
-    charges = tuple(
-        (owner, resource, amount, limits.get((owner, resource)) if limits and amount > 0 else None)
-        for (owner, resource), amount in changes.items()
-    )
+    charges = charged(delta(before, after), limits or {})
     fields: dict[str, Any] = {"image": image_row(stream, after), **more}
     if tasks:
         fields["tasks"] = tasks

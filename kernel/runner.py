@@ -19,12 +19,22 @@ import structlog
 
 from kernel import commands as c
 from kernel.acquire import Acquirer
+from kernel.charges import Limits
 from kernel.clock import Clock
 from kernel.context import Context
-from kernel.errors import Corrupt, EntrepotError, Fenced, NotFound, StoreError, UnacceptableData
+from kernel.errors import (
+    Corrupt,
+    EntrepotError,
+    Fenced,
+    NotFound,
+    OverQuota,
+    StoreError,
+    UnacceptableData,
+    Unavailable,
+)
 from kernel.events import Blob, Location
 from kernel.failures import kind_of, reason_of
-from kernel.handle import Commands
+from kernel.handle import Commands, Handled
 from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
 from kernel.naming import blob_name
@@ -72,18 +82,53 @@ class Runner:
         self._writes: dict[str, asyncio.Task[c.Command]] = {}
         self._source: Source | None = None
         self._purger = Purger(site)
+        self._limits: Limits = {}
+        """What a copy in a store is held to."""
+        self._unaffordable: EntrepotError | None = None
+        """Why a quota does not let the job start, or that nobody knows the quota."""
+        self._full: dict[str, OverQuota] = {}
+        """Stores for whose copy the owner's quota has no room."""
+        self._asked_for = ""
+        self._claimed = False
 
     async def claim(self, *commands: c.Command) -> Lease:
         """Take the lease, recording the start of the work with it; `LeaseHeld` if somebody was faster."""
         await self._glance_at_staging()
-        handled = await self._commands.handle(
-            self._image.id, *commands, then=self._next_free, context=self._context, take=True, patient=True
-        )
+        handled = await self._claim(commands, await self._allowance())
         assert handled.lease is not None
-        self._image, self._lease = handled.after, handled.lease
+        self._image, self._lease, self._claimed = handled.after, handled.lease, True
         self._writer = Writer(self._site, self._lease)
         self._acquirer = Acquirer(self._site, self._lease, self._context, self._note)
         return self._lease
+
+    async def _allowance(self) -> Limits:
+        """What the start of the job is held to; a job that has started was allowed to."""
+        image, quotas = self._image, self._site.quotas
+        try:
+            self._limits = await quotas.store(image.owner)
+            return await quotas.begin(image)
+        except Unavailable as error:
+            if image.job is not None and not image.job.started:
+                self._unaffordable = error
+            return {}
+
+    async def _claim(self, commands: Sequence[c.Command], limits: Limits) -> Handled:
+        async def claim(limits: Limits) -> Handled:
+            return await self._commands.handle(
+                self._image.id,
+                *commands,
+                then=self._next_free,
+                context=self._context,
+                limits=limits,
+                take=True,
+                patient=True,
+            )
+
+        try:
+            return await claim(limits)
+        except OverQuota as error:
+            self._unaffordable = error
+            return await claim({})
 
     async def run(self) -> None:
         """Work until the import has ended, or until it is somebody else's."""
@@ -111,18 +156,28 @@ class Runner:
 
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
         last = any(isinstance(command, c.ClearStaging | c.FinishUndo) for command in outcomes)
-        recording = self._commands.handle(
-            self._image.id,
-            *outcomes,
-            then=self._next_free,
-            context=self._context,
-            lease=self._lease,
-            release=last,
-            forget=last,
-            patient=True,
-        )
-        self._image = (await asyncio.shield(recording)).after
-        return self._image
+        while True:
+            recording = self._commands.handle(
+                self._image.id,
+                *outcomes,
+                then=self._next_free,
+                context=self._context,
+                limits=self._limits,
+                lease=self._lease,
+                release=last,
+                forget=last,
+                patient=True,
+            )
+            try:
+                before, self._image = self._image, (await asyncio.shield(recording)).after
+            except OverQuota as error:
+                if self._asked_for in self._full:
+                    raise
+                self._full[self._asked_for] = error
+                continue
+            if not self._limits or self._image.job is None or not _began(before, self._image.job):
+                return self._image
+            outcomes = ()  # under a limit one store begins at a time: each is told for itself whether there is room
 
     async def _note(self, command: c.Command) -> None:
         """Record something in the middle of a step."""
@@ -139,6 +194,8 @@ class Runner:
         match work.kind:
             case "begin":
                 return c.BeginImport(task_id=self._task_id)
+            case _ if self._unaffordable is not None and job.failure is None:
+                return self._too_dear(self._unaffordable)
             case "inspect" if (
                 job.data is not None and job.data.facts is not None and not signature_of(image.properties)
             ):
@@ -165,8 +222,21 @@ class Runner:
         store = next((name for name in job.todo if name not in job.writing), None)
         if store is None:
             return None
+        if self._limits:
+            if not self._claimed or _began(self._image, job):
+                return None
+            self._asked_for = store
+            if store in self._full:
+                error = self._full[store]
+                return c.RecordStoreFailure(
+                    task_id=self._task_id, store=store, reason=reason_of(error), kind=kind_of(error)
+                )
         name = blob_name(image.id, job.task_id, store, epoch)
         return c.StartStore(task_id=self._task_id, store=store, name=name)
+
+    def _too_dear(self, error: EntrepotError) -> c.Command:
+        reason, kind = reason_of(error), kind_of(error)
+        return c.FailStep(task_id=self._task_id, step="quota", reason=reason, kind=kind)
 
     def _fit(self, job: Job) -> bool:
         """Whether the source at hand is the one to write from."""
@@ -325,3 +395,9 @@ class Runner:
         tasks = list(self._writes.values())
         self._writes.clear()
         await asyncio.gather(*(cancelled(task) for task in tasks))
+
+
+def _began(before: Image, job: Job) -> bool:
+    """Whether a store has been begun since."""
+    known = before.job.writing if before.job is not None else {}
+    return any(store not in known for store in job.writing)

@@ -32,6 +32,7 @@ from kernel.leases import Leases
 from kernel.log_postgres import PostgresLog
 from kernel.projector import PROJECTIONS, Projector
 from kernel.queries import Queries
+from kernel.quotas import Quotas, Source
 from kernel.reactor import Reactor
 from kernel.registry import Registry
 from kernel.settings import Settings
@@ -90,13 +91,16 @@ async def running(
     clock: Clock | None = None,
     grace: float = GRACE,
     revive: Callable[[], Awaitable[None]] | None = None,
+    limits: Source | None = None,
 ) -> AsyncIterator[Service]:
     """A running service; on the way out it stops gracefully.  The schema must be up to date.
 
+    limits: what projects may use, where somebody else knows it.
     revive: asked to bring the database back whenever it is found gone.
     """
     async with contextlib.AsyncExitStack() as stack:
         service = await _start(settings, registry, dsn, role, node, clock or SystemClock(), revive, stack)
+        service.site.quotas = Quotas(settings.default.user_storage_quota, limits)
         try:
             await _start_work(service, sinks)
             for warning in service.site.warnings:

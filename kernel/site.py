@@ -20,7 +20,8 @@ from pydantic import BaseModel, ValidationError
 from kernel.doubts import about_methods, about_plugins
 from kernel.errors import ConfigError, EntrepotError
 from kernel.extend import ImportMethod, ImportStep, KeyManager, KeySource, LocalFiles, Store, StoreDriver, StoreSite
-from kernel.image import STAGING, Image
+from kernel.image import STAGING
+from kernel.quotas import Quotas
 from kernel.registry import Registry
 from kernel.settings import Settings
 from kernel.verdict import Rules
@@ -45,11 +46,6 @@ class Backend:
     @property
     def read_only(self) -> bool:
         return self.driver.read_only
-
-
-async def no_limits(image: Image) -> Mapping[tuple[str, str], int]:
-    """For sites that hold nobody to a quota."""
-    return {}
 
 
 async def no_secrets(stream: UUID) -> Mapping[str, str]:
@@ -78,7 +74,7 @@ class Site:
     """Extension kind and name -> its validated options, such as `step:no_op`."""
     warnings: list[str] = field(default_factory=list)
     """What is allowed but probably not meant, for the log of the start."""
-    limits: Callable[[Image], Awaitable[Mapping[tuple[str, str], int]]] = no_limits
+    quotas: Quotas = field(default_factory=Quotas)
     keys: KeySource | None = None
     """Where certificates of signed images come from; None: signed images are refused."""
     secrets: Callable[[UUID], Awaitable[Mapping[str, str]]] = no_secrets

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from kernel import commands as c
+from kernel.charges import Limits
 from kernel.context import Context
 from kernel.errors import EntrepotError, Fenced, Gone, Unavailable
 from kernel.events import Blob, Location
@@ -57,7 +58,8 @@ class Transfers:
         """Keep the bytes where a later import finds them; returns the image as staged."""
         transfer = str(new_id())
         command = c.StartStaging(transfer=transfer, declared_size=declared)
-        started = await self._start(image_id, command, context, guard)
+        before, after = await self._site.quotas.stage(await self._admitted(image_id, guard), declared)
+        started = await self._start(image_id, command, context, guard, before)
         lease = _held(started)
         intake = self._intake(chunks, lease, "staging", declared)
 
@@ -66,7 +68,7 @@ class Transfers:
             blob = await self._write_staged(name, intake)
             return c.CompleteStaging(transfer=transfer, blob=blob)
 
-        return await self._finish(image_id, transfer, lease, context, run, accepted)
+        return await self._finish(image_id, transfer, lease, context, run, accepted, after)
 
     async def upload(
         self,
@@ -82,7 +84,8 @@ class Transfers:
         """Write the bytes into a store; returns the image, active."""
         transfer = str(new_id())
         command = c.StartUpload(transfer=transfer, store=backend.name, multi=self._site.multi, declared_size=declared)
-        started = await self._start(image_id, command, context, guard)
+        before, after = await self._site.quotas.upload(await self._admitted(image_id, guard), declared)
+        started = await self._start(image_id, command, context, guard, before)
         lease, image = _held(started), started.after
 
         async def run() -> c.Command:
@@ -96,14 +99,18 @@ class Transfers:
                 transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
             )
 
-        return await self._finish(image_id, transfer, lease, context, run, accepted)
+        return await self._finish(image_id, transfer, lease, context, run, accepted, after)
 
     # --- pieces ------------------------------------------------------------------------
 
-    async def _start(self, image_id: str, command: c.Command, context: Context, guard: Guard) -> Handled:
+    async def _admitted(self, image_id: str, guard: Guard) -> Image:
         image = await self._commands.load(image_id)
         guard(image)
-        limits = await self._site.limits(image)
+        return image
+
+    async def _start(
+        self, image_id: str, command: c.Command, context: Context, guard: Guard, limits: Limits
+    ) -> Handled:
         return await self._commands.handle(image_id, command, context=context, guard=guard, take=True, limits=limits)
 
     def _intake(
@@ -165,6 +172,7 @@ class Transfers:
         context: Context,
         run: Callable[[], Coroutine[Any, Any, c.Command]],
         accepted: Callable[[], Awaitable[None]] | None,
+        limits: Limits,
     ) -> Image:
         """Move the bytes and record them; whatever goes wrong, record that the transfer is given up."""
         try:
@@ -172,7 +180,9 @@ class Transfers:
                 await accepted()
             complete = await watched(lease, run(), lambda: self._look_up(image_id, transfer, lease))
             handled = await asyncio.shield(
-                self._commands.handle(image_id, complete, context=context, lease=lease, release=True, patient=True)
+                self._commands.handle(
+                    image_id, complete, context=context, lease=lease, limits=limits, release=True, patient=True
+                )
             )
         except BaseException as error:
             await asyncio.shield(self._give_up(image_id, transfer, lease, context, error))

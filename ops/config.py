@@ -23,6 +23,7 @@ from kernel.image import STAGING
 from kernel.registry import Registry
 from kernel.settings import SECTIONS, Settings
 from kernel.site import describe, key_manager
+from plugins.limits.keystone import LimitsConfig
 
 MAIN: Final = "glance-api.conf"
 IMPORT: Final = "glance-image-import.conf"
@@ -243,3 +244,4 @@ def extension_sections(settings: Settings, registry: Registry) -> Iterable[tuple
     for extension in registry:
         if getattr(extension, "section", None):
             yield extension.section, extension.config
+    yield "oslo_limit", LimitsConfig

@@ -38,6 +38,7 @@ from migrations.runner import migrate
 from ops import drill
 from ops.config import unused
 from ops.database import Postgres
+from plugins.limits.keystone import LimitsConfig, UnifiedLimits
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +83,15 @@ async def authenticator(options: Options) -> Authenticator:
             "choose another ([entrepot] auth) or set [entrepot] trust_everyone"
         )
     return await backend.connect(options_of(backend.config, backend.section, settings))
+
+
+def unified_limits(settings: Settings) -> UnifiedLimits | None:
+    """Where projects' limits come from, if they are kept in Keystone; `ConfigError` when that is set up wrongly."""
+    if not settings.default.use_keystone_limits:
+        return None
+    config = options_of(LimitsConfig, "oslo_limit", settings)
+    assert isinstance(config, LimitsConfig)
+    return UnifiedLimits(config)
 
 
 def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[NotificationSink, object]]:
@@ -141,6 +151,9 @@ async def serving(
     sinks = chosen_sinks(options.settings, options.registry)
     policy = await asyncio.to_thread(Policy.of, options.settings)
     async with contextlib.AsyncExitStack() as stack:
+        limits = await asyncio.to_thread(unified_limits, options.settings)
+        if limits is not None:
+            stack.push_async_callback(limits.close)
         service = await stack.enter_async_context(
             running(
                 options.settings,
@@ -150,6 +163,7 @@ async def serving(
                 node=node_name(options.settings),
                 sinks=sinks,
                 revive=revive,
+                limits=limits,
             )
         )
         port = 0

@@ -20,7 +20,7 @@ from kernel.log import Receipt, Request
 from kernel.log_postgres import assert_contiguous
 from kernel.recorded import ACCESS, By, Meta, Pending
 from kernel.rows import Rows, Secret
-from tests.support.builders import TRANSFER, at, blob, requested
+from tests.support.builders import TRANSFER, at, blob, limited, requested
 from tests.support.logs import (
     Answer,
     Bench,
@@ -289,7 +289,7 @@ async def test_a_refused_append_leaves_nothing_at_all(bench: Bench) -> None:
         e.MemberAdded(member="pB"),
         e.StagingStarted(transfer=TRANSFER, declared_size=9),
         requested("a", task_id=str(new_id())),
-        limits={("pA", STAGE_TOTAL): 8},
+        limits=limited(STAGE_TOTAL, 8),
         more={"take": take(1, A), "secrets": (secret,), "interrupt": True},
     )
     with pytest.raises(OverQuota):
@@ -332,7 +332,7 @@ async def test_usage_is_what_was_charged(bench: Bench) -> None:
 
 
 async def test_a_limit_can_be_reached_and_not_exceeded(bench: Bench) -> None:
-    limits = {("pA", COUNT_TOTAL): 2}
+    limits = limited(COUNT_TOTAL, 2)
     for _ in range(2):
         image = Changed()
         await bench.log.append(image.by(created(image.stream), limits=limits))
@@ -347,7 +347,7 @@ async def test_a_limit_can_be_reached_and_not_exceeded(bench: Bench) -> None:
 
 async def test_a_limit_holds_however_many_come_at_once(bench: Bench) -> None:
     images = [Changed() for _ in range(12)]
-    limits = {("pA", COUNT_TOTAL): 5}
+    limits = limited(COUNT_TOTAL, 5)
     answers = await together(bench, *(image.by(created(image.stream), limits=limits) for image in images))
     assert sum(isinstance(answer, Receipt) for answer in answers) == 5
     assert sum(isinstance(answer, OverQuota) for answer in answers) == 7
@@ -358,8 +358,8 @@ async def test_who_is_over_a_limit_already_may_still_shrink(bench: Bench) -> Non
     images = [Changed() for _ in range(3)]
     for image in images:
         await bench.log.append(image.by(created(image.stream)))
-    await bench.log.append(images[0].by(e.ImageDeleted(), limits={("pA", COUNT_TOTAL): 1}))
-    await bench.log.append(images[1].by(e.ImageUpdated(name="x"), limits={("pA", COUNT_TOTAL): 1}))
+    await bench.log.append(images[0].by(e.ImageDeleted(), limits=limited(COUNT_TOTAL, 1)))
+    await bench.log.append(images[1].by(e.ImageUpdated(name="x"), limits=limited(COUNT_TOTAL, 1)))
     assert await bench.usage() == {("pA", COUNT_TOTAL): 2}
 
 
@@ -546,7 +546,7 @@ async def test_requests_of_one_batch_do_not_harm_each_other(bench: Bench) -> Non
         request(fine[1], created(fine[1]), e.TagAdded(tag="t"), expected=0),
         taking(old[1], 2, B, expected=1),
         request(old[2], e.TagAdded(tag="t"), expected=1, holder=B, epoch=1),
-        full.by(created(full.stream), limits={("pA", COUNT_TOTAL): 0}),
+        full.by(created(full.stream), limits=limited(COUNT_TOTAL, 0)),
         known,
         taking(old[3], 1, B, expected=1),
         request(fine[2], created(fine[2]), expected=0),

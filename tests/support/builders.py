@@ -7,6 +7,7 @@ from typing import Any
 
 from kernel import commands as c
 from kernel import events as e
+from kernel.charges import Limit
 from kernel.image import STAGING
 from kernel.recorded import By, Meta
 
@@ -135,6 +136,14 @@ def importing(*stores: str, **more: Any) -> tuple[e.Event, ...]:
 def writing(*stores: str, **more: Any) -> tuple[e.Event, ...]:
     """An import whose data has passed inspection: only the stores are left."""
     return (*importing(*stores, **more), inspected())
+
+
+# --- limits ----------------------------------------------------------------------------
+
+
+def limited(resource: str, most: int, **how: Any) -> dict[tuple[str, str], Limit]:
+    """A limit of the owner's."""
+    return {(OWNER, resource): Limit(name=resource, most=most, **how)}
 
 
 # --- commands --------------------------------------------------------------------------

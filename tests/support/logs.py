@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from kernel.appender import Appender
+from kernel.charges import Limits
 from kernel.database import Database
 from kernel.errors import EntrepotError
 from kernel.events import Event, ImageCreated
@@ -169,7 +170,7 @@ class Changed:
     def by(
         self,
         *events: Event,
-        limits: dict[tuple[str, str], int] | None = None,
+        limits: Limits | None = None,
         more: dict[str, Any] | None = None,
         **of: Any,
     ) -> Request:

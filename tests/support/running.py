@@ -22,7 +22,7 @@ from kernel.extend import Extension
 from kernel.registry import Registry, discover
 from kernel.service import Role, Service, running
 from ops.config import load
-from ops.server import options_of
+from ops.server import options_of, unified_limits
 from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
 
@@ -98,7 +98,11 @@ class Site:
         return response.status
 
     async def do_import(
-        self, image_id: str, who: str = "A", headers: Mapping[str, str] | None = None, **body: Any
+        self,
+        image_id: str,
+        who: str | Mapping[str, str] = "A",
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
     ) -> int:
         document = {"method": {"name": "glance-direct"}, **body}
         response = await self.call("POST", f"/images/{image_id}/import", who, json=document, headers=headers)
@@ -202,8 +206,9 @@ async def site(
     registry: Registry = discover(also)
     settings = load([path], registry=registry, state=directory / "state", environment={})
     notes = Collector()
+    limits = unified_limits(settings)
     async with running(
-        settings, registry, dsn, role=role, sinks=[(COLLECTOR, notes)], clock=clock, grace=1.0
+        settings, registry, dsn, role=role, sinks=[(COLLECTOR, notes)], clock=clock, grace=1.0, limits=limits
     ) as service:
         backend = registry.auth[settings.entrepot.auth or "none"]
         config = options_of(backend.config, backend.section, settings)
@@ -214,3 +219,5 @@ async def site(
                 yield Site(service, client, directory, notes)
             finally:
                 await app.close()
+                if limits is not None:
+                    await limits.close()

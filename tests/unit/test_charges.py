@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from kernel import events as e
-from kernel.charges import COUNT_TOTAL, COUNT_UPLOADING, RESOURCES, SIZE_TOTAL, STAGE_TOTAL, charges, delta
+from kernel.charges import (
+    COUNT_TOTAL,
+    COUNT_UPLOADING,
+    RESOURCES,
+    SIZE_TOTAL,
+    STAGE_TOTAL,
+    charged,
+    charges,
+    delta,
+    explained,
+)
+from kernel.errors import OverQuota
 from kernel.evolve import NOTHING
 from tests.support.builders import (
     ACTIVE,
@@ -19,9 +30,11 @@ from tests.support.builders import (
     downloading,
     failed,
     importing,
+    limited,
     location,
     not_stored,
     step_failed,
+    store_started,
     stored,
     uploaded,
     writing,
@@ -59,9 +72,14 @@ def test_every_resource_is_charged() -> None:
         ((*writing("a", "b"), *stored("a"), *stored("b"), *completed()), (6, 0, 1, 0)),
         ((*writing("a", "b"), *stored("a"), *not_stored("b"), failed()), (0, 0, 1, 0)),
         ((*importing("a"), step_failed(), failed()), (0, 0, 1, 0)),
-        ((created(), downloading("a")), (0, 0, 1, 1)),
+        ((created(), downloading("a")), (0, 0, 1, 0)),
+        ((created(), downloading("a"), e.ImportStarted()), (0, 0, 1, 1)),
         ((created(), downloading("a"), e.ImportStarted(), e.DataFetched(blob=blob(size=7))), (0, 7, 1, 1)),
-        ((*ACTIVE, copying("b")), (3, 3, 1, 1)),
+        ((*ACTIVE, copying("b")), (3, 0, 1, 0)),
+        ((*ACTIVE, copying("b"), e.ImportStarted()), (3, 3, 1, 1)),
+        ((*ACTIVE, copying("b"), e.ImportStarted(), store_started("b")), (6, 3, 1, 1)),
+        ((*writing("a", "b"), store_started("a"), store_started("b")), (6, 3, 1, 1)),
+        ((created(), e.UploadStarted(transfer=TRANSFER, store="a", declared_size=9)), (9, 0, 1, 1)),
         ((*ACTIVE, copying("b"), e.ImportStarted(), *stored("b")), (6, 3, 1, 1)),
         ((*ACTIVE, e.ImageDeleted()), (0, 0, 0, 0)),
         ((*importing("a"), e.ImageDeleted()), (0, 0, 0, 0)),
@@ -101,3 +119,71 @@ def test_a_new_owner_takes_the_whole_cost_over() -> None:
 def test_deletion_gives_back_exactly_what_was_charged(past: Events) -> None:
     before, after = given(*past).state, given(*past, e.ImageDeleted()).state
     assert delta(before, after) == {key: -amount for key, amount in charges(before).items() if amount}
+
+
+# --- limits ------------------------------------------------------------------------------
+
+MIB = 1 << 20
+KEY = (OWNER, SIZE_TOTAL)
+
+
+def fits(used: int, growth: int, most: int, **how: object) -> bool:
+    """What `append` makes of a limit."""
+    changes = {KEY: growth} if growth else {}
+    entries = charged(changes, limited(SIZE_TOTAL, most, **how))
+    assert sum(amount for *_, amount, _ in entries) == growth
+    return all(limit is None or used + amount <= limit for *_, amount, limit in entries)
+
+
+@pytest.mark.parametrize(
+    ("used", "growth", "most", "fit"),
+    [
+        (0, 5, 5, True),
+        (1, 5, 5, False),
+        (5, 0, 5, True),
+        (9, 0, 5, True),
+        (9, -3, 5, True),
+        (0, 1, 0, False),
+        (9, 9, -1, True),
+    ],
+)
+def test_growth_must_fit(used: int, growth: int, most: int, fit: bool) -> None:
+    assert fits(used, growth, most) is fit
+
+
+@pytest.mark.parametrize(
+    ("used", "growth", "most", "fit"),
+    [
+        (0, MIB, 1, True),
+        (0, 2 * MIB - 1, 1, True),
+        (0, 2 * MIB, 1, False),
+        (MIB, MIB, 1, False),
+        (MIB - 1, MIB, 1, True),
+        (2 * MIB - 1, MIB - 1, 1, True),
+        (2 * MIB, 1, 1, False),
+        (0, 5, 0, True),
+        (0, MIB, 0, False),
+    ],
+)
+def test_units_are_rounded_down_on_both_sides(used: int, growth: int, most: int, fit: bool) -> None:
+    assert fits(used, growth, most, unit=MIB) is fit
+    assert (used // MIB + growth // MIB <= most) is fit
+
+
+def test_usage_alone_may_be_too_much() -> None:
+    assert fits(5, 0, 5, always=True)
+    assert not fits(6, 0, 5, always=True)
+    assert not fits(3, 0, 5, delta=3)
+    assert fits(3, 99, 5, delta=0)
+    assert not fits(6, 99, 5, delta=0)
+    assert not fits(6, -1, 5, always=True)
+
+
+def test_limits_beyond_all_numbers_do_no_harm() -> None:
+    assert fits(5, 5, 10**30, unit=MIB)
+
+
+def test_refusals_are_told_in_units() -> None:
+    limits = limited(SIZE_TOTAL, 2, unit=MIB)
+    refused = explained(OverQuota(SIZE_TOTAL, 0, 3 * MIB + 5, 7), {KEY: MIB + 9}, limits)
+    assert str(refused) == "Resource image_size_total is over limit of 2 due to current usage 3 and delta 1"

@@ -21,7 +21,7 @@ from kernel.leases import Leases
 from kernel.log import Receipt, Request
 from kernel.recorded import By
 from kernel.rows import Secret
-from tests.support.builders import IMAGE, TASK, TRANSFER, blob, created, request_import, requested, staged
+from tests.support.builders import IMAGE, TASK, TRANSFER, blob, created, limited, request_import, requested, staged
 from tests.support.clock import ManualClock
 from tests.support.log_memory import MemoryLog
 from tests.support.logs import Changed, request
@@ -205,9 +205,9 @@ async def test_the_guard_can_refuse_on_second_sight(world: World) -> None:
 
 async def test_limits_hold_for_what_is_recorded(world: World) -> None:
     with pytest.raises(OverQuota):
-        await world.handle(CREATE, limits={("pA", COUNT_TOTAL): 0})
+        await world.handle(CREATE, limits=limited(COUNT_TOTAL, 0))
     assert await world.log.head() == 0
-    await world.handle(CREATE, limits={("pA", COUNT_TOTAL): 1})
+    await world.handle(CREATE, limits=limited(COUNT_TOTAL, 1))
 
 
 # --- circumstances ---------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from kernel import events as e
-from kernel.charges import COUNT_TOTAL, COUNT_UPLOADING, SIZE_TOTAL, STAGE_TOTAL
+from kernel.charges import COUNT_TOTAL, COUNT_UPLOADING, SIZE_TOTAL, STAGE_TOTAL, Limit
 from kernel.evolve import NOTHING
 from kernel.image import FOLD, Image
 from kernel.log_postgres import decode_image
@@ -235,7 +235,8 @@ def test_a_change_writes_only_what_it_changes() -> None:
 
 
 def test_growing_usage_is_held_to_its_limit_and_shrinking_is_not() -> None:
-    limits = dict.fromkeys(((OWNER, name) for name in (COUNT_TOTAL, STAGE_TOTAL, SIZE_TOTAL, COUNT_UPLOADING)), 10)
+    names = (COUNT_TOTAL, STAGE_TOTAL, SIZE_TOTAL, COUNT_UPLOADING)
+    limits = {(OWNER, name): Limit(name=name, most=10) for name in names}
     rows = rows_between(STREAM, NOTHING, state(*STAGED), limits)
     assert set(rows.charges or ()) == {
         (OWNER, COUNT_TOTAL, 1, 10),
@@ -251,7 +252,7 @@ def test_growing_usage_is_held_to_its_limit_and_shrinking_is_not() -> None:
 
 
 def test_limits_of_others_do_not_matter() -> None:
-    rows = rows_between(STREAM, NOTHING, state(created()), {("pB", COUNT_TOTAL): 0})
+    rows = rows_between(STREAM, NOTHING, state(created()), {("pB", COUNT_TOTAL): Limit(name=COUNT_TOTAL, most=0)})
     assert rows.charges == ((OWNER, COUNT_TOTAL, 1, None),)
 
 
