@@ -34,6 +34,7 @@ from handlers import (
     imports,
     members,
     ops_imports,
+    schema_resources,
     stores,
     tags,
     tasks,
@@ -42,7 +43,9 @@ from handlers import (
 )
 from handlers.call import Call, base_url
 from handlers.errors import HttpError, body, printable, status_of
+from handlers.image_schema import ImageSchema
 from handlers.policy import Policy
+from handlers.protection import Protection
 from handlers.routing import Match, Route, Router
 from kernel.context import Context
 from kernel.errors import EntrepotError, Forbidden, Invalid, Unauthenticated, Unavailable
@@ -58,6 +61,7 @@ API: Final[tuple[Route, ...]] = (
     *actions.ROUTES,
     *tags.ROUTES,
     *members.ROUTES,
+    *schema_resources.ROUTES,
     *imports.ROUTES,
     *stores.ROUTES,
     *tasks.ROUTES,
@@ -82,9 +86,18 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]+")
 class App:
     """Answers requests; a handler for aiohttp's low-level server."""
 
-    def __init__(self, service: Service, authenticator: Authenticator, policy: Policy) -> None:
+    def __init__(
+        self,
+        service: Service,
+        authenticator: Authenticator,
+        policy: Policy,
+        protection: Protection,
+        image_schema: ImageSchema,
+    ) -> None:
         self.service = service
         self.policy = policy
+        self.protection = protection
+        self.image_schema = image_schema
         self._authenticator = authenticator
         self._api = Router(API)
         self._ops = Router(OPS)

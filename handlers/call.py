@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from handlers import cors
 from handlers.errors import HttpError
+from handlers.views import Viewer
 from kernel.context import Actor, Context
 from kernel.errors import Forbidden, Invalid, NotFound, TooLarge
 from kernel.handle import Guard
@@ -66,6 +67,21 @@ class Call:
         """`Forbidden` unless `may`."""
         if not self.may(rule, target):
             raise Forbidden("You are not authorized to complete this action")
+
+    def reads(self, name: str) -> bool:
+        """Whether the caller may read a custom property of this name."""
+        return self.app.protection.allows(self.actor, "read", name)
+
+    @property
+    def viewer(self) -> Viewer:
+        """The caller, as representations are made for him."""
+        app = self.app
+        return Viewer(
+            site=app.service.site,
+            admin=self.admin,
+            nullable=app.image_schema.described,
+            reads=self.reads if app.protection.active else None,
+        )
 
     def sees(self, image: Image) -> bool:
         """Whether the image is there for the caller at all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
@@ -46,13 +46,22 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 def parse(
-    query: Sequence[tuple[str, str]], *, project: str | None, admin: bool, default_limit: int, most: int
+    query: Sequence[tuple[str, str]],
+    *,
+    project: str | None,
+    admin: bool,
+    default_limit: int,
+    most: int,
+    reads: Callable[[str], bool] = lambda name: True,
 ) -> Wanted:
-    """Read the parameters; `Invalid` naming the one that is wrong."""
+    """Read the parameters; `Invalid` naming the one that is wrong.
+
+    reads: whether the caller may read a custom property of this name; if not, a filter on it matches nothing.
+    """
     last = dict(query)
     if "changes-since" in last:
         raise Invalid("The filter changes-since is not supported")
-    filters = _Filters()
+    filters = _Filters(reads)
     for name, value in last.items():
         if name not in _PAGING and name != "tag":
             filters.add(name, value)
@@ -76,7 +85,8 @@ def parse(
 class _Filters:
     """Collects what the filters mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: Callable[[str], bool]) -> None:
+        self._reads = reads
         self.comparisons: list[Comparison] = []
         self.visibility: str | None = None
         self.member_status = "accepted"
@@ -107,6 +117,7 @@ class _Filters:
         elif name == "protected":
             self.compare("protected", "=", _one_of(name, value, frozenset({"true", "false"})) == "true")
         else:
+            self.nothing = self.nothing or not self._reads(name)
             self.compare("properties", "has", [property_term(name, value)])
 
     def _listable(self, name: str, value: str) -> None:

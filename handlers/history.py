@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp.web import StreamResponse
@@ -35,16 +36,17 @@ async def history(call: Call) -> StreamResponse:
     after, limit = min(call.number("after", 0), _MOST), min(call.number("limit", 500), 1000)
     events = await call.service.log.read_stream(IMAGE, stream, after, limit)
     project = None if admin else call.actor.project_id
-    document: dict[str, Any] = {"image_id": image_id, "events": [as_seen_by(item, project) for item in events]}
+    shown = [as_seen_by(item, project, call.reads) for item in events]
+    document: dict[str, Any] = {"image_id": image_id, "events": shown}
     if events and len(events) == limit:
         document["next"] = f"/ops/v1/images/{image_id}/history?after={events[-1].version}&limit={limit}"
     return call.reply(document)
 
 
-def as_seen_by(item: Recorded, project: str | None) -> dict[str, Any]:
+def as_seen_by(item: Recorded, project: str | None, reads: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
     """An event as JSON; a member of a project is told of other projects' actors only that there was someone else.
 
-    Nor is a member told where bytes lie.
+    Nor is a member told where bytes lie, nor of properties that he may not read.
     """
     event = item.event
     known = not isinstance(event, Unrecognised)
@@ -54,7 +56,7 @@ def as_seen_by(item: Recorded, project: str | None) -> dict[str, Any]:
         meta["by"] = {"user": "someone else"}
         meta.pop("request", None)
     if project is not None and data is not None:
-        data = _without_places(data)
+        data = _readable(_without_places(data), reads)
     return {
         "position": item.position,
         "version": item.version,
@@ -76,6 +78,17 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
         kept["locations"] = [_unplaced(location) for location in kept["locations"]]
     if "blobs" in kept:
         kept["blobs"] = [{"store": store} for store, _ in kept["blobs"]]
+    return kept
+
+
+def _readable(data: dict[str, Any], reads: Callable[[str], bool]) -> dict[str, Any]:
+    """What an event says, without properties that may not be read."""
+    kept = dict(data)
+    for name in ("properties", "properties_set"):
+        if name in kept:
+            kept[name] = {key: value for key, value in kept[name].items() if reads(key)}
+    if "properties_removed" in kept:
+        kept["properties_removed"] = [key for key in kept["properties_removed"] if reads(key)]
     return kept
 
 

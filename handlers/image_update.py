@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from aiohttp.web import StreamResponse
 
@@ -11,12 +11,11 @@ from handlers import views
 from handlers.call import Call
 from handlers.patching import LocationOperation, Reader, media_type
 from handlers.routing import Route
-from handlers.schemas import image_value
 from kernel import commands as c
 from kernel.errors import Forbidden
 from kernel.handle import Guard
 from kernel.image import Image
-from kernel.patch import ALL_RIGHTS, Operation, Right
+from kernel.patch import Operation
 
 _RULES: Final = {"public": "publicize_image", "community": "communitize_image"}
 """Visibility -> the policy rule that setting it takes, beside `modify_image`."""
@@ -27,8 +26,8 @@ async def update(call: Call) -> StreamResponse:
     media = media_type(call.request.headers.get("Content-Type", ""))
     reader = Reader(
         media,
-        check=lambda name, value: _checked(call, name, value),
-        rights=lambda name: _rights(call, name),
+        check=call.app.image_schema.value,
+        rights=lambda name: call.app.protection.rights(call.actor, name),
         locations=call.service.settings.default.show_multiple_locations,
     )
     wanted = reader.operations(await call.json(list))
@@ -42,15 +41,7 @@ async def update(call: Call) -> StreamResponse:
 
 
 def _answer(call: Call, image: Image) -> StreamResponse:
-    return call.reply(views.image(image, call.service.site, admin=call.admin))
-
-
-def _checked(call: Call, name: str, value: Any) -> Any:
-    return image_value(name, value, call.service.settings.image_format.allowed)
-
-
-def _rights(call: Call, name: str) -> tuple[Right, ...]:
-    return ALL_RIGHTS
+    return call.reply(views.image(image, call.viewer))
 
 
 def _guard(call: Call, image_id: str, wanted: Sequence[Operation]) -> Guard:

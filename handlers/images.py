@@ -18,9 +18,6 @@ from handlers.schemas import (
     READ_ONLY_VALUES,
     RESERVED,
     RESERVED_PREFIX,
-    ImageBody,
-    formats_allowed,
-    validated,
 )
 from kernel import commands as c
 from kernel import events as e
@@ -44,7 +41,7 @@ async def create(call: Call) -> StreamResponse:
         headers["OpenStack-image-import-methods"] = ",".join(site.methods)
     if site.multi:
         headers["OpenStack-image-store-ids"] = ",".join(site.backends)
-    return call.reply(views.image(handled.after, site, admin=call.admin), 201, headers)
+    return call.reply(views.image(handled.after, call.viewer), 201, headers)
 
 
 async def index(call: Call) -> StreamResponse:
@@ -58,18 +55,17 @@ async def index(call: Call) -> StreamResponse:
         admin=call.admin,
         default_limit=settings.limit_param_default,
         most=settings.api_limit_max,
+        reads=call.reads,
     )
     marker = await _marker(call, wanted)
     images: list[Image] = []
     if not wanted.nothing and wanted.page > 0:
         images = await call.service.queries.images(wanted.listing, marker)
     page, more = images[: wanted.page], len(images) > wanted.page
-    site, admin = call.service.site, call.admin
+    viewer = call.viewer
     document: dict[str, Any] = {
         "images": [
-            views.image(image, site, admin=admin)
-            for image in page
-            if call.policy.allowed_image(call.actor, "get_image", image)
+            views.image(image, viewer) for image in page if call.policy.allowed_image(call.actor, "get_image", image)
         ],
         "first": _link([(name, value) for name, value in query if name != "marker"]),
         "schema": "/v2/schemas/images",
@@ -83,7 +79,7 @@ async def index(call: Call) -> StreamResponse:
 async def show(call: Call) -> StreamResponse:
     """`GET /v2/images/{image_id}`"""
     image = await call.image()
-    return call.reply(views.image(image, call.service.site, admin=call.admin))
+    return call.reply(views.image(image, call.viewer))
 
 
 async def delete(call: Call) -> StreamResponse:
@@ -112,9 +108,7 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
     for name in READ_ONLY_PRESENCE:
         if name in document:
             raise Forbidden(f"Attribute '{name}' is read-only")
-    body = validated(ImageBody, document)
-    formats_allowed(body, call.service.settings.image_format.allowed)
-    properties = dict(body.__pydantic_extra__ or {})
+    body, properties = call.app.image_schema.create(document)
     for name in properties:
         if not 1 <= len(name) <= 255:
             raise Invalid("The name of a property must have 1 to 255 characters")
@@ -128,6 +122,9 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         call.must("publicize_image", target)
     if body.visibility == "community":
         call.must("communitize_image", target)
+    for name in properties:
+        if not call.app.protection.allows(call.actor, "create", name):
+            raise Forbidden(f"Property '{name}' is protected")
     settings = call.service.settings.default
     tags = tuple(dict.fromkeys(body.tags))
     within("tags", len(tags), settings.image_tag_quota)
@@ -147,7 +144,7 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         min_disk=body.min_disk,
         min_ram=body.min_ram,
         tags=tags,
-        properties=dict(properties),
+        properties=properties,
     )
 
 

@@ -81,6 +81,10 @@ class Policy:
             log.warning("policy_rule_senseless", rule=rule, reason=str(error))
             return False
 
+    def knows(self, rule: str) -> bool:
+        """Whether there is a rule of this name; the default rule stands in for others."""
+        return rule in self._rules
+
     def allowed_image(self, actor: Actor, rule: str, image: Image) -> bool:
         """Whether the rule passes for the caller on an image that he can see."""
         if rule == "get_image" and self._plain and "reader" in actor.roles and not _out_of_scope(actor):

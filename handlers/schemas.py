@@ -105,15 +105,6 @@ class ImportBody(StoreWishes):
     method: Method
 
 
-def image_value(name: str, value: Any, formats: Mapping[str, Sequence[str]]) -> Any:
-    """One attribute or custom property as an image will hold it; `Invalid` if it may not hold that."""
-    body = validated(ImageBody, {name: value})
-    if name not in ImageBody.model_fields:
-        return (body.__pydantic_extra__ or {})[name]
-    formats_allowed(body, formats)
-    return getattr(body, name)
-
-
 def formats_allowed(body: ImageBody, formats: Mapping[str, Sequence[str]]) -> None:
     """Refuse formats that this site does not take."""
     for name, allowed in formats.items():

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from kernel.image import Image, Task
 from kernel.queries import TaskRecord
 from kernel.rows import shown_properties
 from kernel.site import Site
 
-NULLABLE: Final = frozenset({"kernel_id", "ramdisk_id"})
-"""Custom properties that the image schema lets be null."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """Who looks, as far as it changes what there is to see."""
+
+    site: Site
+    admin: bool
+    nullable: Collection[str]
+    """Custom properties that the image schema describes, so that they can be null."""
+    reads: Callable[[str], bool] | None = None
+    """Whether he may read a custom property of this name; None: all."""
 
 
 def stamp(at: datetime) -> str:
@@ -24,11 +35,13 @@ def precise(at: datetime | None) -> str | None:
     return at.strftime("%Y-%m-%dT%H:%M:%S.%f") if at else None
 
 
-def image(shown: Image, site: Site, *, admin: bool) -> dict[str, Any]:
+def image(shown: Image, viewer: Viewer) -> dict[str, Any]:
     """An image's representation."""
     path = f"/v2/images/{shown.id}"
     document: dict[str, Any] = {
-        name: value if value is not None or name in NULLABLE else "" for name, value in shown_properties(shown).items()
+        name: value if value is not None or name in viewer.nullable else ""
+        for name, value in shown_properties(shown).items()
+        if viewer.reads is None or viewer.reads(name)
     }
     document |= {
         "id": shown.id,
@@ -54,8 +67,8 @@ def image(shown: Image, site: Site, *, admin: bool) -> dict[str, Any]:
         "file": f"{path}/file",
         "schema": "/v2/schemas/image",
     }
-    if site.multi and shown.locations and (admin or shown.status != "deactivated"):
-        stores = ",".join(site.by_weight(shown.stores))
+    if viewer.site.multi and shown.locations and (viewer.admin or shown.status != "deactivated"):
+        stores = ",".join(viewer.site.by_weight(shown.stores))
         if stores:
             document["stores"] = stores
     return document

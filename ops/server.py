@@ -26,7 +26,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from handlers.app import App
+from handlers.image_schema import ImageSchema
 from handlers.policy import Policy
+from handlers.protection import Protection
 from handlers.wire import Server
 from kernel.errors import ConfigError
 from kernel.extend import Authenticator, NotificationSink
@@ -150,6 +152,8 @@ async def serving(
     """A whole process, running: yields the service and the port it listens on (0 without an API)."""
     sinks = chosen_sinks(options.settings, options.registry)
     policy = await asyncio.to_thread(Policy.of, options.settings)
+    protection = await asyncio.to_thread(Protection.of, options.settings, policy)
+    image_schema = await asyncio.to_thread(ImageSchema.of, options.settings)
     async with contextlib.AsyncExitStack() as stack:
         limits = await asyncio.to_thread(unified_limits, options.settings)
         if limits is not None:
@@ -170,7 +174,7 @@ async def serving(
         if options.role != "worker":
             for doubt in policy.doubts():
                 log.warning("probably_not_meant", option=doubt)
-            app = App(service, await authenticator(options), policy)
+            app = App(service, await authenticator(options), policy, protection, image_schema)
             stack.push_async_callback(app.close)
             port = await _listen(app, options, stack)
         yield service, port

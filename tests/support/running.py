@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,12 @@ import orjson
 from aiohttp import ClientResponse
 from aiohttp.test_utils import BaseTestServer, TestClient
 from aiohttp.web import BaseRunner, ServerRunner
+from jsonschema import Draft202012Validator
 
 from handlers.app import App
+from handlers.image_schema import ImageSchema
 from handlers.policy import Policy
+from handlers.protection import Protection
 from handlers.wire import Server
 from kernel.clock import Clock
 from kernel.extend import Extension
@@ -25,6 +29,8 @@ from ops.config import load
 from ops.server import options_of, unified_limits
 from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
+
+_IMAGES = re.compile(r"/images(/[^/?]*)?([?].*)?", re.DOTALL)
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -48,6 +54,8 @@ class Site:
     client: TestClient[Any, Any]
     directory: Path
     notes: Collector
+    images: Draft202012Validator
+    """Holds every image that a test is shown to the published schema."""
     extra: dict[str, Any] = field(default_factory=dict)
 
     async def call(
@@ -66,8 +74,14 @@ class Site:
             data = orjson.dumps(json)
         url = path[1:] if path.startswith("//") else f"/v2{path}"
         response = await self.client.request(method, url, data=data, headers=sent, allow_redirects=False)
-        await response.read()
+        self._hold_to_schema(path, response, await response.read())
         return response
+
+    def _hold_to_schema(self, path: str, response: ClientResponse, body: bytes) -> None:
+        if response.status in (200, 201) and _IMAGES.fullmatch(path) and response.content_type == "application/json":
+            document = orjson.loads(body)
+            for image in document.get("images", [document]):
+                self.images.validate(image)
 
     async def image(self, who: str = "A", **attributes: Any) -> str:
         """A queued raw/bare image; returns its id."""
@@ -213,10 +227,12 @@ async def site(
         backend = registry.auth[settings.entrepot.auth or "none"]
         config = options_of(backend.config, backend.section, settings)
         policy = Policy.of(settings, every=0) if rules is None else Policy(rules)
-        app = App(service, await backend.connect(config), policy)
+        app = App(
+            service, await backend.connect(config), policy, Protection.of(settings, policy), ImageSchema.of(settings)
+        )
         async with TestClient(HttpServer(app)) as client:
             try:
-                yield Site(service, client, directory, notes)
+                yield Site(service, client, directory, notes, Draft202012Validator(app.image_schema.document))
             finally:
                 await app.close()
                 if limits is not None:
