@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -235,15 +236,27 @@ def base_url(request: web.BaseRequest, service: Service) -> str:
 
 
 def _forwarded(headers: Mapping[str, str], scheme: str, host: str) -> tuple[str, str, str]:
+    """What the proxy nearest to the client saw; nonsense is as good as nothing."""
     forwarded = headers.get("Forwarded")
     if forwarded:
-        first = forwarded.split(",")[0]
-        pairs = (part.partition("=") for part in first.split(";"))
-        fields = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
-        return fields.get("proto", scheme), fields.get("host", host), ""
-    scheme = headers.get("X-Forwarded-Proto", scheme).split(",")[0].strip()
-    host = headers.get("X-Forwarded-Host", host).split(",")[0].strip()
-    return scheme, host, headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        fields = {name.lower(): quoted or plain for name, quoted, plain in _PAIR.findall(_FIRST.match(forwarded)[0])}  # type: ignore[index]
+        proto, seen = fields.get("proto", ""), fields.get("host", "")
+    else:
+        proto = headers.get("X-Forwarded-Proto", "").partition(",")[0]
+        seen = headers.get("X-Forwarded-Host", "").partition(",")[0]
+    proto, seen = proto.strip().lower(), seen.strip()
+    prefix = headers.get("X-Forwarded-Prefix", "").partition(",")[0].strip().strip("/")
+    return (
+        proto if proto in ("http", "https") else scheme,
+        seen if _AUTHORITY.fullmatch(seen) else host,
+        f"/{prefix}" if prefix and _PREFIX.fullmatch(prefix) else "",
+    )
+
+
+_FIRST: Final = re.compile(r'(?:"[^"]*"|[^",])*')
+_PAIR: Final = re.compile(r'([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^";,\s]*))')
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._~/%-]+")
 
 
 def not_found(image_id: str) -> NotFound:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
+from handlers.call import _forwarded
 from tests.support.postgres import Server
 from tests.support.raw import ask, head
 from tests.support.running import Site
@@ -175,3 +177,20 @@ async def test_forwarded_headers_are_believed_only_where_the_operator_says_so(on
         seven = {"Forwarded": 'for=1.2.3.4;proto=https;host="f.example", for=5.6.7.8'}
         document = await (await site.call("GET", "//versions", None, headers=seven)).json()
         assert document["versions"][0]["links"][0]["href"] == "https://f.example/v2/"
+
+
+@pytest.mark.parametrize(
+    ("headers", "href"),
+    [
+        ({"Forwarded": 'For="[2001:db8::1]:4711";Proto=https;Host="f.example:8443"'}, "https://f.example:8443/v2/"),
+        ({"Forwarded": 'for="a,b;c";host="[::1]:9";proto=http, host=other'}, "http://[::1]:9/v2/"),
+        ({"Forwarded": "host=f.example", "X-Forwarded-Prefix": "/image/"}, "http://f.example/image/v2/"),
+        ({"X-Forwarded-Host": "a.example, b.example", "X-Forwarded-Proto": "HTTPS, http"}, "https://a.example/v2/"),
+        ({"Forwarded": ";;,,=", "X-Forwarded-Prefix": "//"}, None),
+        ({"Forwarded": "proto=javascript;host=a/b"}, None),
+        ({"X-Forwarded-Host": "a b", "X-Forwarded-Proto": "gopher", "X-Forwarded-Prefix": "<x>"}, None),
+    ],
+)
+async def test_what_a_proxy_says_is_read_with_care(headers: dict[str, str], href: str | None) -> None:
+    seen = _forwarded(CIMultiDict(headers), "http", "own.example")
+    assert "{}://{}{}/v2/".format(*seen) == (href or "http://own.example/v2/")
