@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
 from aiohttp.web import StreamResponse
 
-from handlers import views
+from handlers import locations, views
 from handlers.call import Call
 from handlers.patching import LocationOperation, Reader, media_type
 from handlers.routing import Route
@@ -35,9 +36,42 @@ async def update(call: Call) -> StreamResponse:
         return _answer(call, await call.image())
     image_id = call.parameters["image_id"]
     guard = _guard(call, image_id, wanted)
-    commands = await _commands(call, wanted)
-    handled = await call.service.commands.handle(image_id, *commands, context=call.context, guard=guard)
+    if any(isinstance(operation, LocationOperation) for operation in wanted):
+        return _answer(call, await _with_locations(call, image_id, wanted, guard))
+    handled = await call.service.commands.handle(image_id, *_commands(call, wanted), context=call.context, guard=guard)
     return _answer(call, handled.after)
+
+
+async def _with_locations(call: Call, image_id: str, wanted: Sequence[Operation], guard: Guard) -> Image:
+    """A patch that touches locations: their stores are asked, but only on behalf of somebody who may."""
+    for operation in wanted:
+        if isinstance(operation, LocationOperation):
+            locations.read(operation)
+    may = locations.guard(call, wanted)
+
+    def both(image: Image) -> None:
+        guard(image)
+        may(image)
+
+    image = await call.service.commands.load(image_id)
+    both(image)
+    commands: list[c.Command] = []
+    for _, group in itertools.groupby(wanted, lambda item: isinstance(item, LocationOperation)):
+        operations = list(group)
+        for operation in operations:
+            if isinstance(operation, LocationOperation):
+                commands += await locations.commands(call, operation, image)
+        if not isinstance(operations[0], LocationOperation):
+            commands += _commands(call, operations)
+    handled = await call.service.deletions.delete(
+        image_id,
+        *commands,
+        of=lambda image: locations.leaving(call, wanted, image),
+        context=call.context,
+        guard=both,
+        limits=await call.service.site.quotas.store(image.owner),
+    )
+    return handled.after
 
 
 def _answer(call: Call, image: Image) -> StreamResponse:
@@ -60,31 +94,10 @@ def _guard(call: Call, image_id: str, wanted: Sequence[Operation]) -> Guard:
     return check
 
 
-async def _commands(call: Call, wanted: Sequence[Operation]) -> list[c.Command]:
-    """Runs of ordinary operations as one command each, those on locations as their own, in order."""
+def _commands(call: Call, wanted: Sequence[Operation]) -> list[c.Command]:
     settings = call.service.settings.default
-    commands: list[c.Command] = []
-    run: list[Operation] = []
-
-    def flush() -> None:
-        if run:
-            quotas = {"property_quota": settings.image_property_quota, "tag_quota": settings.image_tag_quota}
-            commands.append(c.PatchImage(operations=tuple(run), **quotas))
-            run.clear()
-
-    for operation in wanted:
-        if isinstance(operation, LocationOperation):
-            flush()
-            commands += await _location_commands(call, operation)
-        else:
-            run.append(operation)
-    flush()
-    return commands
-
-
-async def _location_commands(call: Call, operation: LocationOperation) -> Sequence[c.Command]:
-    """What an operation on locations asks of the image."""
-    raise Forbidden("This site does not let patches touch locations")
+    quotas = {"property_quota": settings.image_property_quota, "tag_quota": settings.image_tag_quota}
+    return [c.PatchImage(operations=tuple(wanted), **quotas)]
 
 
 ROUTES: Final = (

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from kernel.events import Location
 from kernel.image import Image, Task
+from kernel.locations import in_order
 from kernel.queries import TaskRecord
 from kernel.rows import shown_properties
 from kernel.site import Site
@@ -67,11 +69,21 @@ def image(shown: Image, viewer: Viewer) -> dict[str, Any]:
         "file": f"{path}/file",
         "schema": "/v2/schemas/image",
     }
-    if viewer.site.multi and shown.locations and (viewer.admin or shown.status != "deactivated"):
-        stores = ",".join(viewer.site.by_weight(shown.stores))
-        if stores:
-            document["stores"] = stores
+    site = viewer.site
+    placed = in_order(shown.locations, site.reading_order) if viewer.admin or shown.status != "deactivated" else []
+    if site.multi and placed:
+        document["stores"] = ",".join(dict.fromkeys(location.store for location in placed))
+    if site.settings.default.show_multiple_locations:
+        document["locations"] = [location_of(location, site) for location in placed]
+    if site.settings.default.show_image_direct_url and placed:
+        document["direct_url"] = placed[0].url
     return document
+
+
+def location_of(shown: Location, site: Site) -> dict[str, Any]:
+    """A location, with the store that it is in where there are several."""
+    store = {"store": shown.store} if site.multi else {}
+    return {"url": shown.url, "metadata": {**shown.metadata, **store}}
 
 
 def member(shown: Image, name: str) -> dict[str, Any]:

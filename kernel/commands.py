@@ -12,6 +12,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from kernel import events as e
+from kernel.locations import Given, Terms
 from kernel.patch import Operation
 
 
@@ -89,6 +90,26 @@ class RemoveCopy(Command, frozen=True, kw_only=True):
     """Take one store's copy away from an image that has another."""
 
     store: str
+
+
+# --- locations that clients register -----------------------------------------------------
+
+
+class AddLocation(Command, frozen=True, kw_only=True):
+    given: Given
+    at: int | None = None
+    """Its place among the locations; by default the last."""
+    terms: Terms
+
+
+class RemoveLocation(Command, frozen=True, kw_only=True):
+    index: int
+    terms: Terms
+
+
+class ReplaceLocations(Command, frozen=True, kw_only=True):
+    given: tuple[Given, ...]
+    terms: Terms
 
 
 # --- bytes from clients ----------------------------------------------------------------

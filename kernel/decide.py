@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from kernel import commands as c
 from kernel import events as e
+from kernel import locations
 from kernel.errors import Conflict, Fenced, Forbidden, Gone, Invalid, NotFound
 from kernel.image import IMAGE_IMPORT, STAGING, TRANSITIONS, Fetch, Image, Job, Task
 from kernel.patch import patch, within
@@ -165,6 +166,34 @@ def _remove_member(command: c.RemoveMember, image: Image) -> Sequence[e.Event]:
     _must_be_shared(image)
     _must_be_member(image, command.member)
     return (e.MemberRemoved(member=command.member),)
+
+
+# --- locations that clients register -----------------------------------------------------
+
+
+@on(c.AddLocation)
+def _add_location(command: c.AddLocation, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    locations.check_receptive(image, missing_formats(image))
+    check_unlocked(image)
+    return (locations.added(image, command.given, command.at, command.terms),)
+
+
+@on(c.RemoveLocation)
+def _remove_location(command: c.RemoveLocation, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    check_unlocked(image)
+    return (locations.removed(image, command.index, command.terms),)
+
+
+@on(c.ReplaceLocations)
+def _replace_locations(command: c.ReplaceLocations, image: Image) -> Sequence[e.Event]:
+    _must_exist(image)
+    locations.check_receptive(image, missing_formats(image))
+    check_unlocked(image)
+    if not command.given:
+        raise Forbidden("An image cannot be left without locations")
+    return (locations.replaced(image, command.given, command.terms),)
 
 
 # --- bytes from clients ----------------------------------------------------------------

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from kernel.charges import Limits
 from kernel.commands import Command
 from kernel.context import Context
 from kernel.decide import decide
@@ -47,15 +48,15 @@ class Deletions:
     async def delete(
         self,
         image_id: str,
-        command: Command,
-        *,
+        *commands: Command,
         of: Callable[[Image], Sequence[Location]],
         context: Context,
         guard: Guard,
+        limits: Limits | None = None,
     ) -> Handled:
-        """Have `command` decided once the stores of all locations `of` the image agree; `BlobInUse` if one does not."""
+        """Have `commands` decided once the stores of all locations `of` the image agree, else `BlobInUse`."""
         if not any(isinstance(store, Retains) for store in self._site.stores.values()):
-            return await self._commands.handle(image_id, command, context=context, guard=guard)
+            return await self._commands.handle(image_id, *commands, context=context, guard=guard, limits=limits)
         asked: frozenset[Bytes] = frozenset()
         image = await self._commands.load(image_id)
 
@@ -66,11 +67,11 @@ class Deletions:
 
         while True:
             guard(image)
-            decide(command, image)  # what is refused anyway bothers no store
+            decide(commands[0], image)  # what is refused anyway bothers no store
             asked = self._held(of(image))
             await asyncio.gather(*(self._ask(store, url) for store, url in asked))
             try:
-                return await self._commands.handle(image_id, command, context=context, guard=unmoved)
+                return await self._commands.handle(image_id, *commands, context=context, guard=unmoved, limits=limits)
             except _Moved as moved:
                 image = moved.image
 

@@ -589,8 +589,9 @@ def _expiring(image: Image, ended: Task | None) -> Task | None:
 
 @on(e.LocationAdded)
 def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
-    index = len(image.locations) if event.index is None else event.index
-    locations = (*image.locations[:index], event.location, *image.locations[index:])
+    there = () if image.status == "queued" else image.locations
+    index = len(there) if event.index is None else event.index
+    locations = (*there[:index], event.location, *there[index:])
     changed: dict[str, Any] = {}
     if event.digests is not None:
         digests = event.digests

@@ -151,6 +151,19 @@ class Retains(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesForeign(Protocol):
+    """A store in which others put bytes too, and where clients may register those by their location."""
+
+    def foreign(self, url: str) -> bool:
+        """Whether the location is none of ours, neither of this service nor of another one like it."""
+        ...
+
+    async def delete_foreign(self, url: str) -> None:
+        """Remove bytes that somebody else put here; quiet when they are gone already."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSite:
     """What a store is told about its place: its name, and what below its root is ours."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from kernel.errors import EntrepotError
 from kernel.events import Sweep
+from kernel.extend import Store, TakesForeign
 from kernel.image import Image
 from kernel.marks import mark
 from kernel.site import Site
@@ -81,7 +82,7 @@ class Purger:
             return False
         try:
             async with asyncio.timeout(_PATIENCE):
-                await store.delete(url)
+                await _delete(store, url)
         except (EntrepotError, TimeoutError) as error:
             log.warning("not_deleted", store=name, url=url, reason=str(error) or "no answer")
             return False
@@ -105,3 +106,10 @@ class Purger:
             return False
         mark("swept")
         return True
+
+
+async def _delete(store: Store, url: str) -> None:
+    if isinstance(store, TakesForeign) and store.foreign(url):
+        await store.delete_foreign(url)
+    else:
+        await store.delete(url)

@@ -102,6 +102,11 @@ class Site:
         backend = self.backends.get(name)
         return backend.store if backend else None
 
+    @property
+    def reading_order(self) -> tuple[str, ...]:
+        """All stores in the order in which data is read."""
+        return tuple(self.by_weight(self.backends))
+
     def by_weight(self, names: Iterable[str]) -> list[str]:
         """Store names in the order in which data is read: heaviest first, then by name."""
         return sorted(names, key=lambda name: (-(self.backends[name].weight if name in self.backends else 0), name))

@@ -42,6 +42,8 @@ _HASHERS: Final = 2
 _GRACE: Final = 5.0
 """Seconds for which a cancelled caller waits for its clean-up."""
 _AMAZON: Final = re.compile(r"(?:.+\.)?s3(?:[.-](?:dualstack\.)?(?P<region>[a-z0-9-]+))?\.amazonaws\.com(?:\.cn)?")
+_OURS: Final = "entrepot-"
+"""Begins the keys of every service like this one."""
 _ABOUT: Final = "about.txt"
 _ABOUT_TEXT: Final = b"Objects below this prefix belong to a deployment of Entrepot; please leave them alone.\n"
 
@@ -101,7 +103,7 @@ class S3Store:
 
     def __init__(self, config: S3Config, site: StoreSite, bucket: Bucket) -> None:
         self._name, self._config, self._bucket = site.name, config, bucket
-        self._root = f"entrepot-{site.deployment}/"
+        self._root = f"{_OURS}{site.deployment}/"
         self._url = f"s3://{bucket.name}/"
         self._large = min(config.s3_store_large_object_size * MIB, HELD)
         self._part = config.s3_store_large_object_chunk_size * MIB
@@ -217,6 +219,14 @@ class S3Store:
         if self._name_of(key) is None:
             raise errors.StoreDenied(self._name, "the location is not one of ours, it is never deleted")
         await self._bucket.delete(key)
+
+    def foreign(self, url: str) -> bool:
+        return not self._key(url).startswith(_OURS)
+
+    async def delete_foreign(self, url: str) -> None:
+        if not self.foreign(url):
+            raise errors.StoreDenied(self._name, "the location is that of a service like this one")
+        await self._bucket.delete(self._key(url))
 
     async def leftovers(self, prefix: str) -> Sequence[Leftover]:
         # Uploads first: one that is completed meanwhile is among the objects then.

@@ -385,6 +385,27 @@ async def test_locations_in_glances_form_are_read_where_they_name_this_bucket(st
             await store.size(url)
 
 
+async def test_registered_bytes_of_others_can_be_removed_those_of_a_service_never(
+    store: S3Store, bucket: Bucket
+) -> None:
+    image, neighbour = str(uuid4()), await s3_store()
+    await bucket.call("put_object", Key=image, Body=b"old")
+    mine, theirs = await store.put(a_name(), chunks(b"x"), 1), await neighbour.put(a_name(), chunks(b"y"), 1)
+    url = f"{store._url}{image}"
+    assert store.foreign(url)
+    for _ in range(2):
+        await store.delete_foreign(url)
+    assert await bucket.head(image) is None
+    for kept in (mine.url, theirs.url, f"{store._url}{store._root}readme"):
+        assert not store.foreign(kept)
+        with pytest.raises(errors.StoreDenied):
+            await store.delete_foreign(kept)
+    with pytest.raises(errors.StoreDenied):
+        store.foreign("s3://elsewhere/bucket/x")
+    assert await everything(neighbour.read(theirs.url)) == b"y"
+    await neighbour.close()
+
+
 # --- secrets -----------------------------------------------------------------------------------
 
 
