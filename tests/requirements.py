@@ -205,7 +205,8 @@ class Table:
             if verdict == "missing" and name in ANSWERS:
                 verdict = "answered"
             counts[verdict] = counts.get(verdict, 0) + 1
-            proof = ANSWERS[name] if verdict == "answered" else ", ".join(_short(test) for test in sorted(shown.tests))
+            tests = ", ".join(_short(test) for test in sorted(shown.tests))
+            proof = " ".join(filter(None, (ANSWERS.get(name), tests)))
             lines.append(f"{name}  {verdict:<8}  {wording}  ←  {proof or '-'}")
         total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         return [*lines, f"{len(REQUIREMENTS)} requirements: {total}"]

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kernel.errors import ConfigError
 from tests.support.formats import RAW1K
-from tests.support.key_manager import KEYS, keep
+from tests.support.key_manager import KEYS, Wait, keep
 from tests.support.plugging import imported
 from tests.support.postgres import Server
 from tests.support.running import Site
 from tests.support.signing import Signer
-from tests.support.standing import one_store, standing
+from tests.support.standing import objects, one_store, standing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -75,6 +75,23 @@ async def test_options_that_cannot_be_right_refuse_the_start(postgres: Server, t
     with pytest.raises(ConfigError, match="key_manager"):
         async with standing(postgres, one_store(key_manager=text)):
             pass
+
+
+async def test_an_image_that_is_deleted_while_it_is_verified(site: Site) -> None:
+    """Nobody waits for the key manager, neither the deletion nor other people's requests."""
+    somebody, wait = Signer(), Wait()
+    KEYS[somebody.id] = wait
+    image = await site.image(**somebody.signed(RAW1K))
+    assert await site.stage(image, RAW1K) == 204
+    assert await site.do_import(image) == 202
+    try:
+        await site.until(wait.asked.is_set)
+        assert (await site.show(image))["status"] == "importing"
+        assert (await site.call("DELETE", f"/images/{image}")).status == 204
+        await site.settled()
+        assert not objects(site, "staging", image)
+    finally:
+        wait.may_go.set()
 
 
 KEY = {"cinder_encryption_key_id": "k", "cinder_encryption_key_deletion_policy": "on_image_deletion"}

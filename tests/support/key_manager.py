@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from castellan.common import exception
@@ -12,7 +13,15 @@ from oslo_config import cfg
 from oslo_context.context import RequestContext
 
 KEYS: dict[str, Any] = {}
-"""Id -> a managed object, or an error that asking for it ends with."""
+"""Id -> a managed object, an error that asking for it ends with, or a `Wait`."""
+
+
+class Wait:
+    """An answer that does not come until somebody lets it."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.may_go = threading.Event()
 
 
 class Keys(KeyManager):  # type: ignore[misc]
@@ -28,6 +37,10 @@ class Keys(KeyManager):  # type: ignore[misc]
             raise exception.ManagedObjectNotFoundError(uuid=managed_object_id)
         if isinstance(found, Exception):
             raise found
+        if isinstance(found, Wait):
+            found.asked.set()
+            found.may_go.wait(60)
+            raise exception.KeyManagerError(reason="too late")
         return found
 
     def delete(self, context: Any, managed_object_id: str, force: bool = False) -> None:

@@ -553,6 +553,7 @@ def test_an_event_that_only_a_newer_version_knows_is_told_to_nobody() -> None:
     assert notifications(unknown, state, state) == []
 
 
+@pytest.mark.requirement("REQ-074")
 def test_the_envelope_is_that_of_oslo_messaging() -> None:
     (message,) = told(created())
     document = envelope(message, "image.localhost")
