@@ -350,8 +350,9 @@ async def test_image_imports_are_no_tasks(many: Site, o: Origin) -> None:
     assert (await many.call("GET", f"/image-imports/{task}", "ADM")).status == 404
 
 
-@pytest.mark.requirement("REQ-107", "REQ-110", "REQ-112")
+@pytest.mark.requirement("REQ-107", "REQ-109", "REQ-110", "REQ-111", "REQ-112")
 async def test_IM106_other_methods_and_schemas(many: Site) -> None:
+    assert (await many.call("POST", "/image-actions", json={})).status == 404, "each resource has its own"
     for method in ("DELETE", "PUT", "PATCH"):
         answer = await many.call(method, f"/image-imports/{uuid4()}")
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")
@@ -434,6 +435,7 @@ async def test_several_stores_and_one_that_fails(many: Site, o: Origin) -> None:
     ]
 
 
+@pytest.mark.requirement("REQ-090")
 async def test_nothing_is_seen_while_the_second_store_is_written(many: Site, o: Origin) -> None:
     who = somebody()
     async with blocked(many, "cheap"):
@@ -527,6 +529,29 @@ async def test_what_is_under_way_counts_as_staging(many: Site, o: Origin) -> Non
     failing = await asked(many, o.url("/404"), who)
     await ended(many, failing["id"], who)
     assert await usage() == {"image_count_total": 1, "image_size_total": 1024}
+
+
+async def test_quotas_refuse_what_would_exceed_them(many: Site, o: Origin) -> None:
+    """Counted from the request on, so that nobody can ask for more than fits."""
+    who = somebody()
+    project = who["X-Project-Id"]
+    site = many.service.site
+    for resource in ("image_count_total", "image_count_uploading"):
+
+        async def one_only(image: Any, resource: str = resource) -> dict[tuple[str, str], int]:
+            return {(project, resource): 1}
+
+        former, site.limits = site.limits, one_only
+        try:
+            async with blocked(many, "fast"):
+                first = await asked(many, o.url("/raw"), who)
+                answer = await many.call("POST", "/image-imports", who, json={"location": o.url("/raw")})
+                assert answer.status == 413, resource
+                assert resource in await answer.text()
+            image = await became(many, first, who)
+        finally:
+            site.limits = former
+        assert (await many.call("DELETE", f"/images/{image['id']}", who)).status == 204
 
 
 async def test_the_log_tells_what_the_tables_say(postgres: Server, o: Origin, directory: Path) -> None:

@@ -132,6 +132,7 @@ async def test_IM89_the_tasks_api_is_the_administrators(many: Site) -> None:
         assert (await many.call("GET", path, "ADM")).status == 404
 
 
+@pytest.mark.requirement("REQ-113")
 async def test_IM90_a_task_downloads_and_makes_a_new_image(many: Site, o: Origin) -> None:
     who = admin()
     document = await created(many, task_of(o.url("/raw", user="u:secret")), who)
