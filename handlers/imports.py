@@ -39,7 +39,7 @@ async def import_image(call: Call) -> StreamResponse:
     if call.service.settings.default.api_version_profile == "pike":  # where an import was a task in name as well
         for rule in ("get_task", "add_task", "modify_task"):
             call.must(rule)
-    await _refuse_excess(call)
+    await refuse_excess(call)
     image_id = call.parameters["image_id"]
     image = await call.service.queries.image(image_id)
     preempted = await _preempted(call, image)
@@ -105,7 +105,7 @@ def split_secrets(method: ImportMethod, options: BaseModel, actor: Actor) -> tup
     return options.model_dump(exclude_none=True), {}
 
 
-async def _refuse_excess(call: Call) -> None:
+async def refuse_excess(call: Call) -> None:
     """Check 6: a project that uses too much already imports nothing."""
     service, project = call.service, call.actor.project_id
     if service.site.quotas.unified:

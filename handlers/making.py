@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from handlers.call import Call
 from handlers.images import described
-from handlers.imports import split_secrets
+from handlers.imports import refuse_excess, split_secrets
 from kernel import commands as c
 from kernel import events as e
 from kernel.errors import Forbidden, Invalid
@@ -46,6 +46,7 @@ async def make(
 ) -> Handled:
     """Record the import of what is at `location`; refuses what the filter of downloads refuses."""
     service = call.service
+    await refuse_excess(call)
     method: ImportMethod = service.registry.methods[DOWNLOAD]
     options = method.options.model_validate({"uri": location})
     if method.admit is not None:
@@ -67,7 +68,7 @@ async def make(
         task_ttl=ttl,
         flaw=flaw,
     )
-    limits = await service.site.quotas.create(image.owner)
+    limits = await service.site.quotas.make(image.owner)
     return await service.commands.handle(
         image.image_id,
         c.ExpectImage(image=image, request=wanted),

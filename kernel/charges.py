@@ -43,7 +43,7 @@ def charges(image: Image) -> dict[tuple[str, str], int]:
     copies = len(image.locations) + (len(job.writing) if job is not None else 0)
     return {
         (owner, COUNT_TOTAL): 1,
-        (owner, SIZE_TOTAL): 0 if image.expected else size * copies + (declared if saving else 0),
+        (owner, SIZE_TOTAL): size * copies + (declared if saving else 0),
         (owner, STAGE_TOTAL): max(size, declared) if staged else 0,
         (owner, COUNT_UPLOADING): 1 if staged or saving else 0,
     }

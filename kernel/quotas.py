@@ -40,6 +40,10 @@ class Quotas:
         """A new image."""
         return await self._limits(owner, {COUNT_TOTAL: {}})
 
+    async def make(self, owner: str | None) -> Limits:
+        """An import that makes a new image: it counts at once, its data once the work begins."""
+        return await self._limits(owner, {COUNT_TOTAL: {}, COUNT_UPLOADING: {"delta": 1}})
+
     async def stage(self, image: Image, declared: int | None) -> tuple[Limits, Limits]:
         """Staging: what is checked before the data, and what after it when nobody knew how much would come."""
         if self._source is None:

@@ -7,6 +7,7 @@ import gzip
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,8 +15,10 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from kernel.charges import RESOURCES
 from kernel.clock import SystemClock
 from kernel.notifications import Notification
+from kernel.quotas import Quotas
 from kernel.rebuild import rebuild
 from kernel.replay import check
 from tests.support.faulty_store import EXTENSION as FAULTY
@@ -523,7 +526,12 @@ async def test_what_is_under_way_counts_as_staging(many: Site, o: Origin) -> Non
             return (await shown(many, document["id"], who))["status"] == "verifying"
 
         await many.until(verifying)
-        assert await usage() == {"image_count_total": 1, "image_count_uploading": 1, "image_stage_total": 1024}
+        assert await usage() == {
+            "image_count_total": 1,
+            "image_count_uploading": 1,
+            "image_stage_total": 1024,
+            "image_size_total": 1024,  # what is being written counts as if it were there
+        }
     await became(many, document, who)
     assert await usage() == {"image_count_total": 1, "image_size_total": 1024}
     failing = await asked(many, o.url("/404"), who)
@@ -534,24 +542,35 @@ async def test_what_is_under_way_counts_as_staging(many: Site, o: Origin) -> Non
 async def test_quotas_refuse_what_would_exceed_them(many: Site, o: Origin) -> None:
     """Counted from the request on, so that nobody can ask for more than fits."""
     who = somebody()
-    project = who["X-Project-Id"]
-    site = many.service.site
-    for resource in ("image_count_total", "image_count_uploading"):
-
-        async def one_only(image: Any, resource: str = resource) -> dict[tuple[str, str], int]:
-            return {(project, resource): 1}
-
-        former, site.limits = site.limits, one_only
-        try:
-            async with blocked(many, "fast"):
+    plenty = dict.fromkeys(RESOURCES, -1)
+    site, former = many.service.site, many.service.site.quotas
+    try:
+        for resource in ("image_count_total", "image_count_uploading"):
+            limits = {**plenty, resource: 1}
+            site.quotas = Quotas(source=partial(_known, limits))
+            async with blocked(many, "fast") as fast:
                 first = await asked(many, o.url("/raw"), who)
+                async with asyncio.timeout(10):
+                    await fast.blocked.wait()
                 answer = await many.call("POST", "/image-imports", who, json={"location": o.url("/raw")})
                 assert answer.status == 413, resource
                 assert resource in await answer.text()
             image = await became(many, first, who)
-        finally:
-            site.limits = former
-        assert (await many.call("DELETE", f"/images/{image['id']}", who)).status == 204
+            assert (await many.call("DELETE", f"/images/{image['id']}", who)).status == 204
+            await many.settled()
+    finally:
+        site.quotas = former
+    site.quotas = Quotas(storage=1000)
+    try:
+        failed = await ended(many, (await asked(many, o.url("/raw"), somebody()))["id"], "ADM")
+    finally:
+        site.quotas = former
+    assert failed["status"] == "failure"
+    assert "user_storage_quota" in failed["message"]
+
+
+async def _known(limits: dict[str, int], owner: str) -> dict[str, int]:
+    return limits
 
 
 async def test_the_log_tells_what_the_tables_say(postgres: Server, o: Origin, directory: Path) -> None:
