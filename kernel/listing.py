@@ -1,8 +1,9 @@
 """Lists of images as SQL: who may see, what is asked for, in which order, after which.
 
 Each way in which an image can be visible is one branch with its own index and its
-own limit; their union is merged.  So a page costs the same whether its project has
-ten images or a hundred thousand.
+own limit; their union is merged.  Where the images after a marker are two ranges of
+an index (nulls lie at one end of it), each range is a branch too.  So a page costs
+the same whether its project has ten images or a hundred thousand.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class SortKey(Struct, frozen=True):
     direction: Direction = "desc"
 
 
+NEWEST: Final = (SortKey("created_at"), SortKey("id"))
+"""The order of lists that ask for none."""
+
+
 class Listing(Struct, frozen=True, kw_only=True):
     """What a caller wants to see."""
 
@@ -54,7 +59,7 @@ class Listing(Struct, frozen=True, kw_only=True):
     member_status: Literal["pending", "accepted", "rejected", "all"] = "accepted"
     hidden: bool = False
     comparisons: tuple[Comparison, ...] = ()
-    sort: tuple[SortKey, ...] = (SortKey("created_at"), SortKey("id"))
+    sort: tuple[SortKey, ...] = NEWEST
     limit: int = 25
 
 
@@ -76,26 +81,27 @@ class Query:
         self._listing = listing
         self._marker = marker
         self.parameters: list[Any] = []
+        self.plain = not listing.comparisons and listing.sort == NEWEST
+        """Whether one plan suits all arguments: only the order and who asks matter."""
+        self.sql = self._statement()
+        """The statement: rows of (id, version), in order."""
 
-    def sql(self) -> str:
-        """The statement: rows of (id, version, fold, state), in order."""
+    def _statement(self) -> str:
         conditions = [_ALIVE, f"hidden = {self._put(self._listing.hidden)}"]
         conditions += [self._comparison(item) for item in self._listing.comparisons]
-        if self._marker is not None:
-            conditions.append(self._after(self._marker))
+        ranges = self._after(self._marker) if self._marker is not None else ["true"]
         order = ", ".join(_order(key) for key in self._listing.sort)
-        columns = ", ".join(
-            dict.fromkeys(("id", "version", "fold", "state", *(_column(k) for k in self._listing.sort)))
-        )
+        columns = ", ".join(dict.fromkeys(("id", "version", *(_column(key) for key in self._listing.sort))))
         limit = self._put(self._listing.limit)
         branches = [
-            f"(SELECT {columns} FROM images WHERE {' AND '.join((branch, *conditions))} ORDER BY {order} LIMIT {limit})"
-            for branch in self._branches()
+            f"(SELECT {columns} FROM images WHERE {' AND '.join((seen, *conditions, place))}"
+            f" ORDER BY {order} LIMIT {limit})"
+            for seen in self._branches()
+            for place in ranges
         ]
         if len(branches) == 1:
             return branches[0][1:-1]
-        union = " UNION ALL ".join(branches)
-        return f"SELECT id, version, fold, state FROM ({union}) AS seen ORDER BY {order} LIMIT {limit}"
+        return f"SELECT id, version FROM ({' UNION ALL '.join(branches)}) AS seen ORDER BY {order} LIMIT {limit}"
 
     # --- who may see -------------------------------------------------------------------
 
@@ -130,7 +136,7 @@ class Query:
         if self._listing.project is None:
             return []
         memberships = self._memberships(self._put(self._listing.project))
-        return [f"visibility = 'shared' AND {self._not_own()} AND id IN ({memberships})"]
+        return [f"visibility = 'shared' AND {self._not_own()} AND id = ANY(ARRAY({memberships}))"]
 
     def _everything(self, wanted: str | None) -> str:
         if wanted == "all":
@@ -157,27 +163,48 @@ class Query:
             case operator:
                 return f"{item.column} {operator} {place}"
 
-    def _after(self, marker: Marker) -> str:
-        """Rows that come after the marker in the order asked for; null is smaller than anything."""
-        sort = self._listing.sort
-        if {key.direction for key in sort} == {"desc"} and not any(key.key in _NULLABLE for key in sort):
-            columns = ", ".join(_column(key) for key in sort)
-            values = ", ".join(self._put(marker.values[_column(key)]) for key in sort)
-            return f"({columns}) < ({values})"
-        alternatives = []
+    def _after(self, marker: Marker) -> list[str]:
+        """What comes after the marker in the order asked for, as ranges; null is smaller than anything."""
+        first, *rest = self._listing.sort
+        column, value = _column(first), marker.values[_column(first)]
+        if column not in _NULLABLE:
+            return [self._from(first, rest, marker)]
+        if value is not None:
+            beyond = self._from(first, rest, marker)
+            return [beyond] if first.direction == "asc" else [beyond, f"{column} IS NULL"]
+        later = self._later(rest, marker)
+        among = [f"{column} IS NULL AND {later}"] if later else []
+        return [*among, f"{column} IS NOT NULL"] if first.direction == "asc" else among or ["false"]
+
+    def _from(self, first: SortKey, rest: Sequence[SortKey], marker: Marker) -> str:
+        """The range of an index that begins at the marker, whose first key is not null."""
+        keys = (first, *rest)
+        sign = ">" if first.direction == "asc" else "<"
+        if {key.direction for key in keys} == {first.direction} and not any(key.key in _NULLABLE for key in rest):
+            columns = ", ".join(_column(key) for key in keys)
+            values = ", ".join(self._put(marker.values[_column(key)]) for key in keys)
+            return f"({columns}) {sign} ({values})"
+        column = _column(first)
+        place = self._put(marker.values[column])
+        later = self._later(rest, marker)
+        among = f" OR ({column} = {place} AND {later})" if later else ""
+        return f"{column} {sign}= {place} AND ({column} {sign} {place}{among})"
+
+    def _later(self, keys: Sequence[SortKey], marker: Marker) -> str:
+        """What comes after the marker among the rows that are its equals so far; empty if nothing can."""
+        alternatives: list[str] = []
         equal: list[str] = []
-        for index, key in enumerate(sort):
-            column, value = _column(key), marker.values[_column(key)]
+        for index, key in enumerate(keys):
             if index:
-                equal.append(self._same(_column(sort[index - 1]), marker))
-            further = self._further(column, value, key.direction)
+                equal.append(self._same(keys[index - 1], marker))
+            further = self._further(_column(key), marker.values[_column(key)], key.direction)
             if further is not None:
                 alternatives.append(" AND ".join((*equal, further)))
-        return f"({' OR '.join(f'({item})' for item in alternatives)})"
+        return f"({' OR '.join(f'({item})' for item in alternatives)})" if alternatives else ""
 
-    def _same(self, column: str, marker: Marker) -> str:
-        value = marker.values[column]
-        return f"{column} IS NULL" if value is None else f"{column} = {self._put(value)}"
+    def _same(self, key: SortKey, marker: Marker) -> str:
+        value = marker.values[_column(key)]
+        return f"{_column(key)} IS NULL" if value is None else f"{_column(key)} = {self._put(value)}"
 
     def _further(self, column: str, value: Any, direction: Direction) -> str | None:
         if value is None:

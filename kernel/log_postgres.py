@@ -18,10 +18,10 @@ from kernel.log import Loaded, Receipt, Request
 from kernel.recorded import IMAGE, Category, Recorded
 
 _LOAD: Final = """
-SELECT i.state, i.fold, coalesce(l.epoch, 0) AS epoch,
+SELECT s.state, s.fold, coalesce(l.epoch, 0) AS epoch,
        coalesce(l.until > '-infinity' AND l.until < clock_timestamp() AND l.owner IS NOT NULL, false) AS abandoned
 FROM (SELECT $1::uuid AS id) AS wanted
-LEFT JOIN images i ON i.id = wanted.id LEFT JOIN leases l ON l.stream = wanted.id
+LEFT JOIN states s ON s.id = wanted.id LEFT JOIN leases l ON l.stream = wanted.id
 """
 _COLUMNS: Final = "position, category, stream, version, event_id, type, data, meta"
 _STREAM: Final = (

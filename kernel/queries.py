@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,8 @@ from kernel.listing import Listing, Marker, Query
 from kernel.log_postgres import PostgresLog, decode_image
 from kernel.records import COLUMNS, LEASED, Wanted, statement
 
-_SHOW: Final = "SELECT id, version, fold, state FROM images WHERE id = $1"
+_SHOW: Final = "SELECT id, fold, CASE WHEN version <> $2 THEN state END AS state FROM states WHERE id = $1"
+_STATES: Final = "SELECT id, fold, state FROM states WHERE id = ANY($1)"
 _TASK: Final = f"{COLUMNS} {LEASED} WHERE t.id = $1"
 _HEARTBEAT: Final = "SELECT until FROM leases WHERE stream = $1 AND owner IS NOT NULL AND until > '-infinity'"
 _TASKS: Final = f"""
@@ -29,6 +30,9 @@ WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS N
   AND t.type <> 'image_import'
 ORDER BY t.created_at, t.id
 """
+
+Fetch = Callable[..., Awaitable[Sequence[Any]]]
+"""Runs a statement with its arguments."""
 
 decode_task: Final = msgspec.json.Decoder(Task).decode
 decode_progress: Final = msgspec.json.Decoder(Progress).decode
@@ -59,8 +63,11 @@ class Queries:
         stream = stream_of(image_id)
         if stream is None:
             return NOTHING
-        row = await self._database.fetchrow(_SHOW, stream)
-        image = await self._decoded(row) if row is not None else NOTHING
+        known = self._known.get(stream)
+        row = await self._database.fetchrow(_SHOW, stream, known.version if known else 0)
+        if row is None:
+            return NOTHING
+        image = known if known and row["state"] is None else await self._decoded(row)
         return image if image.id == image_id else NOTHING
 
     async def usage(self, owner: str | None) -> dict[str, int]:
@@ -70,17 +77,29 @@ class Queries:
 
     async def images(self, listing: Listing, marker: Image | None = None) -> list[Image]:
         """A page of images, in the order asked for, after `marker`."""
-        place = Marker(values=_sort_values(marker)) if marker is not None else None
-        query = Query(listing, place)
-        rows = await self._database.fetch(query.sql(), *query.parameters)
-        return [await self._decoded(row) for row in rows]
+        query = Query(listing, Marker(values=sort_values(marker)) if marker is not None else None)
+        fetch = self._database.fetch if query.plain else self._database.fetch_planned
+        page = await fetch(query.sql, *query.parameters)
+        images = await self._states(page, self._database.fetch)
+        if all(image is not None and image.version == row["version"] for row, image in zip(page, images, strict=True)):
+            return [image for image in images if image is not None]
+        # Something changed between the two statements: once more, with both at one moment.
+        async with self._database.snapshot() as connection:
+            images = await self._states(await connection.fetch(query.sql, *query.parameters), connection.fetch)
+        return [image for image in images if image is not None]
+
+    async def _states(self, page: Sequence[Any], fetch: Fetch) -> list[Image | None]:
+        """The images of rows of (id, version), of which only those not known yet are read."""
+        found = {row["id"]: self._known.get(row["id"]) for row in page}
+        missing = [row["id"] for row in page if (known := found[row["id"]]) is None or known.version != row["version"]]
+        if missing:
+            for row in await fetch(_STATES, missing):
+                found[row["id"]] = await self._decoded(row)
+        return [found[row["id"]] for row in page]
 
     async def _decoded(self, row: Any) -> Image:
         """The row's state; the newest states read are kept decoded."""
         stream: UUID = row["id"]
-        known = self._known.get(stream)
-        if known is not None and known.version == row["version"]:
-            return known
         image = decode_image(row["state"]) if row["fold"] == FOLD else await self._log.fold(stream)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
@@ -123,7 +142,7 @@ def _record(row: Any) -> TaskRecord:
     return TaskRecord(task, row["image_id"], progress)
 
 
-def _sort_values(image: Image) -> dict[str, Any]:
+def sort_values(image: Image) -> dict[str, Any]:
     """The image's values in the columns that lists can be sorted by."""
     return {
         "name": image.name,

@@ -24,6 +24,8 @@ from kernel.rows import image_row, member_rows, task_row
 
 _BATCH: Final = 500
 _INLINE: Final = ("images", "tasks", "members", "usage")
+_WITH: Final = {"images": ", states"}
+"""Tables that a trigger fills from the rows of another."""
 
 
 class Rebuilt(Struct, frozen=True):
@@ -80,7 +82,7 @@ async def _forget(connection: Any, streams: Collection[UUID]) -> None:
 
 
 async def _move(connection: Any, table: str) -> int:
-    await connection.execute(f"TRUNCATE {table}")
+    await connection.execute(f"TRUNCATE {table}{_WITH.get(table, '')}")
     result: str = await connection.execute(f"INSERT INTO {table} SELECT * FROM shadow_{table}")
     await connection.execute(f"DROP TABLE shadow_{table}")
     return int(result.split()[-1])

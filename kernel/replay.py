@@ -155,10 +155,14 @@ async def _compare(connection: Any, folded: Folded) -> list[Difference]:
 async def _images(connection: Any, folded: dict[UUID, Image]) -> Difference | None:
     seen = 0
     async for row in connection.cursor(
-        "SELECT id, fold, state, version, status, owner, name, size FROM images ORDER BY id", prefetch=500
+        "SELECT id, s.fold, s.state, i.version, status, owner, name, size"
+        " FROM images i FULL JOIN states s USING (id) ORDER BY id",
+        prefetch=500,
     ):
         seen += 1
         image = folded.get(row["id"])
+        if row["state"] is None:
+            return Difference("states", str(row["id"]), "nothing", "a state")
         if image is None:
             return Difference("images", str(row["id"]), "an image", "nothing")
         if row["fold"] == FOLD and decode_image(row["state"]) != image:

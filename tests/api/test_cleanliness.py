@@ -22,7 +22,7 @@ STORES = ("fast", "cheap", "reliable")
 
 async def vouched_for(site: Site) -> dict[str, str]:
     """Path -> checksum of every copy that some image has, and of what is staged, by the state in the database."""
-    rows = await site.service.database.fetch("SELECT state FROM images")
+    rows = await site.service.database.fetch("SELECT state FROM states")
     found = {}
     for row in rows:
         state: dict[str, Any] = decode(row["state"])

@@ -411,7 +411,7 @@ async def everything_recorded(site: Site, image: str) -> str:
     """Events, rows, messages, tasks and lists: all that anybody may ever read of an image."""
     database = site.service.database
     events = await database.fetch("SELECT data::text, meta::text FROM events")
-    rows = await database.fetch("SELECT state::text FROM images")
+    rows = await database.fetch("SELECT state::text FROM states")
     tasks = await database.fetch("SELECT document::text FROM tasks")
     secrets = await database.fetchval("SELECT count(*) FROM secrets")
     assert secrets == 0

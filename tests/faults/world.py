@@ -135,7 +135,7 @@ class World:
     async def _no_orphans(self) -> int:
         connection: Any = await asyncpg.connect(self.dsn)
         try:
-            rows = await connection.fetch("SELECT state FROM images")
+            rows = await connection.fetch("SELECT state FROM states")
             secrets = await connection.fetchval("SELECT count(*) FROM secrets")
         finally:
             await connection.close()

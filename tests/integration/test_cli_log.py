@@ -127,7 +127,8 @@ def test_replay_wants_an_image_or_a_check() -> None:
 
 
 def test_a_row_changed_by_hand_is_found_and_repaired(copy: str, past: Past) -> None:
-    changed = "UPDATE images SET name = 'mine', state = (replace(state::text, 'sample.img', 'mine'))::json"
+    run(copy, f"UPDATE images SET name = 'mine' WHERE id = '{past.active}'")
+    changed = "UPDATE states SET state = (replace(state::text, 'sample.img', 'mine'))::json"
     run(copy, f"{changed} WHERE id = '{past.active}'")
     report = here("replay", "--check", "--database", copy, "--json").ended(DIFFERENCE).json
     assert report["same"] is False

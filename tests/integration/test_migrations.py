@@ -136,3 +136,20 @@ def test_a_checksum_is_that_of_the_text() -> None:
 
 def test_migrations_are_numbered_from_one_without_a_gap() -> None:
     assert [migration.number for migration in migrations()] == list(range(1, len(ALL) + 1))
+
+
+async def test_images_of_the_first_schema_keep_their_states(
+    empty_dsn: str, operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = runner.migrations()
+    monkeypatch.setattr(runner, "migrations", lambda: every[:2])
+    await migrate(empty_dsn)
+    await operator.execute(
+        "INSERT INTO images (id, image_id, version, fold, state, status, visibility, hidden, protected, min_disk,"
+        " min_ram, tags, properties, created_at, updated_at) VALUES (gen_random_uuid(), 'x', 7, 1, '{\"a\": 1}',"
+        " 'queued', 'shared', false, false, 0, 0, '{}', '{}', now(), now())"
+    )
+    monkeypatch.setattr(runner, "migrations", lambda: every)
+    await migrate(empty_dsn)
+    row = await operator.fetchrow("SELECT s.version, s.fold, s.state FROM images i JOIN states s USING (id)")
+    assert tuple(row) == (7, 1, '{"a": 1}')

@@ -172,10 +172,11 @@ class Changed:
         *events: Event,
         limits: Limits | None = None,
         more: dict[str, Any] | None = None,
+        recorded: tuple[Pending, ...] = (),
         **of: Any,
     ) -> Request:
-        """The request of a change; the image is taken to be changed."""
-        batch = pending(*events)
+        """The request of a change; the image is taken to be changed.  `recorded`: the events with circumstances."""
+        batch = recorded or pending(*events)
         before = self.image
         for item in batch:
             self.image = evolve(self.image, item.event, item.meta)

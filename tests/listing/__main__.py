@@ -1,0 +1,81 @@
+"""Times and plans of image lists at growing sizes, as Markdown: `python -m tests.listing [IMAGES …]`."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kernel.database import Database
+from kernel.listing import Query
+from tests.listing.cases import ASKERS, NAMED, OTHERS, Case, cases, explained, places
+from tests.listing.filling import fill
+from tests.support.postgres import Server, server
+
+_REPEATS = 15
+
+
+async def measure(found: Server, sizes: Sequence[int]) -> None:
+    times: dict[Case, list[float]] = {}
+    plans: dict[Case, str] = {}
+    for images in sizes:
+        dsn = await found.fresh()
+        database = Database(dsn, size=1)
+        try:
+            print(f"filling: {images} images", file=sys.stderr)
+            await fill(dsn, images)
+            await database.open()
+            async with database.connection() as connection:
+                await connection.execute("VACUUM ANALYZE")
+            where = await places(database)
+            for case in cases(NAMED | OTHERS):
+                query = case.built(where)
+                times.setdefault(case, []).append(await _median(database, query))
+                plans[case] = _told((await explained(database, query))[-1])
+        finally:
+            await database.close()
+            await found.drop(dsn)
+    _print(sizes, times, plans)
+
+
+async def _median(database: Database, query: Query) -> float:
+    """Milliseconds until the rows are here."""
+    fetch = database.fetch if query.plain else database.fetch_planned
+    taken = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        await fetch(query.sql, *query.parameters)
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
+
+
+def _told(plan: dict[str, Any]) -> str:
+    """The ways by which a plan comes to rows."""
+    name = plan.get("Index Name")
+    mine = [f"{name}{_wanted(plan)}"] if name else ["all rows"] if plan["Node Type"] == "Seq Scan" else []
+    return " + ".join(dict.fromkeys([*mine, *(told for part in plan.get("Plans", ()) if (told := _told(part)))]))
+
+
+def _wanted(plan: dict[str, Any]) -> str:
+    return " backward" if plan.get("Scan Direction") == "Backward" else ""
+
+
+def _print(sizes: Sequence[int], times: dict[Case, list[float]], plans: dict[Case, str]) -> None:
+    for title, queries in (("Lists that must not grow", NAMED), ("All others: under 50 ms", OTHERS)):
+        print(f"\n## {title}\n\nMilliseconds at {', '.join(f'{size:,}' for size in sizes)} images.\n")
+        print(f"| list | {' | '.join(ASKERS)} |\n|---|{'---|' * len(ASKERS)}")
+        for name, query in queries.items():
+            shown = [", ".join(f"{taken:.1f}" for taken in times[Case(asker, name, query)]) for asker in ASKERS]
+            print(f"| {name} (`{query}`) | {' | '.join(shown)} |")
+    print(f"\n## Plans at {sizes[-1]:,} images\n\nThe indexes that each list is read from.\n")
+    print("| list | asker | indexes |\n|---|---|---|")
+    for case, plan in plans.items():
+        print(f"| {case.name} | {case.asker} | {plan} |")
+
+
+if __name__ == "__main__":
+    with server() as postgres:
+        asyncio.run(measure(postgres, [int(text) for text in sys.argv[1:]] or [1_000, 10_000, 100_000]))

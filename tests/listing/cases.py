@@ -1,0 +1,124 @@
+"""What is asked of the image list: by whom, with which parameters, and how the database goes about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from handlers.filters import parse
+from kernel.database import Database
+from kernel.listing import Marker, Query
+from kernel.log_postgres import decode_image
+from kernel.queries import sort_values
+from tests.listing.filling import BIG, FRIEND, SMALL
+
+ASKERS: Final = {
+    "owner of all": (BIG, False),
+    "owner of 10": (SMALL, False),
+    "friend": (FRIEND, False),
+    "admin": ("admins", True),
+}
+"""Name -> project, whether an administrator."""
+
+NAMED: Final = {
+    "default": "",
+    "next page": "marker={middle}",
+    "name": "name=image-{n}",
+    "name of many": "name=ubuntu-22.04",
+    "id": "id={middle}",
+    "owner": f"owner={BIG}",
+    "status": "status=active",
+    "rare status": "status=deactivated",
+    "status of nobody": "status=saving",
+    "visibility": "visibility=public",
+    "visibility of others": "visibility=community",
+    "all visibilities": "visibility=all",
+    "tag": "tag=linux",
+    "rare tag": "tag=golden",
+    "tag of nobody": "tag=none",
+    "property": "os_distro=ubuntu",
+    "rare property": "serial={n}",
+    "property of nobody": "serial=none",
+}
+"""The lists that cost the same whether there are a thousand images or a hundred thousand."""
+
+OTHERS: Final = {
+    "next page of a tag": "tag=linux&marker={middle}",
+    "hidden": "os_hidden=true",
+    "protected": "protected=true",
+    "several names": "name=in:image-1,image-{n},ubuntu-22.04",
+    "by name": "sort=name:asc",
+    "by name, next page": "sort=name:asc&marker={middle}",
+    "by size": "sort=size:desc",
+    "by size, next page": "sort=size:desc&marker={middle}",
+    "oldest first": "sort=created_at:asc",
+    "by last change": "sort=updated_at:desc",
+    "by format and name": "sort=disk_format:asc,name:desc",
+    "large ones": "size_min=17000000000",
+    "none so large": "size_min=99000000000",
+    "before the first": "created_at=lt:2001-01-01",
+    "changed since": "updated_at=gt:2026-01-02T03:30:00Z",
+    "not at a time": "created_at=neq:2026-01-02T03:30:00Z",
+    "checksum": "checksum=none",
+    "two tags": "tag=linux&tag=nightly",
+    "tag and property": "tag=golden&os_distro=ubuntu",
+    "two properties, by name": "os_distro=ubuntu&os_version=7&sort=name:asc",
+    "status and property": "status=deactivated&os_distro=ubuntu",
+    "a thousand": "limit=1000",
+    "a thousand by name": "limit=1000&sort=name:asc",
+    "shared with me": "visibility=shared&member_status=all",
+    "pending": "member_status=pending",
+    "memory": "min_ram_min=1&min_ram_max=600&sort=size:asc",
+}
+"""Every other kind of list, which may take longer, but not long."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One list as one caller asks for it."""
+
+    asker: str
+    name: str
+    query: str
+
+    def built(self, places: dict[str, Any]) -> Query:
+        """The statement for it."""
+        project, admin = ASKERS[self.asker]
+        text = self.query.format(n=places["n"], middle=places["middle"].id)
+        pairs = parse_qsl(text, keep_blank_values=True)
+        wanted = parse(pairs, project=project, admin=admin, default_limit=25, most=1000)
+        marker = Marker(values=sort_values(places["middle"])) if wanted.marker else None
+        return Query(wanted.listing, marker)
+
+
+def cases(queries: dict[str, str]) -> Iterator[Case]:
+    for name, query in queries.items():
+        for asker in ASKERS:
+            yield Case(asker, name, query)
+
+
+async def places(database: Database) -> dict[str, Any]:
+    """Something in the midst of what there is, to ask for."""
+    row = await database.fetchrow(
+        "SELECT states.state FROM images JOIN states USING (id) WHERE owner = $1 AND status = 'active' AND NOT hidden"
+        " ORDER BY created_at LIMIT 1 OFFSET (SELECT count(*) / 3 FROM images WHERE owner = $1)",
+        BIG,
+    )
+    middle = decode_image(row["state"])
+    return {"middle": middle, "n": (middle.name or "").removeprefix("image-")}
+
+
+async def explained(database: Database, query: Query) -> list[dict[str, Any]]:
+    """The plan of a statement with what executing it took; for a plain one, the plan for callers in general too."""
+    statement = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.sql}"
+    found = [await database.fetch_planned(statement, *query.parameters)]
+    if query.plain:
+        async with database.connection() as connection:
+            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            found.append(await connection.fetch(statement, *query.parameters))
+            await connection.execute("RESET plan_cache_mode")
+    return [orjson.loads(rows[0][0])[0]["Plan"] for rows in found]

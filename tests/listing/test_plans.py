@@ -1,0 +1,74 @@
+"""How lists are looked up: by index, whoever asks, and never by reading every image."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from kernel.database import Database
+from tests.listing.cases import NAMED, OTHERS, Case, cases, explained, places
+from tests.listing.filling import fill_rows
+from tests.support.postgres import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+IMAGES = 20_000
+MOST_PAGES = 1_500
+"""Pages of 8 kB that a list may look at; reading all images would take over 2 000."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def full(postgres: Server) -> AsyncIterator[Database]:
+    """A database with very many images."""
+    dsn = await postgres.fresh()
+    try:
+        await fill_rows(dsn, IMAGES)
+        database = Database(dsn, size=2)
+        await database.open()
+        try:
+            yield database
+        finally:
+            await database.close()
+    finally:
+        await postgres.drop(dsn)
+
+
+async def test_the_usual_lists_are_looked_up_by_index(full: Database) -> None:
+    where = await places(full)
+    for case in cases(NAMED):
+        for plan in await explained(full, case.built(where)):
+            scans = [node for node in nodes(plan) if node.get("Relation Name") == "images"]
+            assert scans, case
+            assert not [node for node in scans if node["Node Type"] == "Seq Scan"], case
+            assert touched(plan) < MOST_PAGES, (case, touched(plan))
+
+
+async def test_plain_lists_have_one_plan_for_all(full: Database) -> None:
+    """It is made once; what `explained` says of them above holds for that plan too."""
+    where = await places(full)
+    for case in cases({"default": "", "next page": "marker={middle}", "all visibilities": "visibility=all"}):
+        query = case.built(where)
+        assert query.plain
+        assert len(await explained(full, query)) == 2
+
+
+@pytest.mark.parametrize("name", [name for name, query in OTHERS.items() if "marker" in query])
+async def test_a_page_begins_where_the_last_one_ended(full: Database, name: str) -> None:
+    """Not at the beginning of the index, however far in the page is."""
+    where = await places(full)
+    for case in [Case(asker, name, OTHERS[name]) for asker in ("owner of all", "admin")]:
+        for plan in await explained(full, case.built(where)):
+            assert touched(plan) < MOST_PAGES, (case, touched(plan))
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """A plan and all that it is made of."""
+    return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
+
+
+def touched(plan: dict[str, Any]) -> int:
+    """Pages that executing the plan looked at."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
