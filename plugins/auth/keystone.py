@@ -43,6 +43,8 @@ _NEGATIVE: Final = 3.0
 """Seconds for which a token that Keystone does not know is not asked about again."""
 _REST: Final = 1.0
 """Seconds for which a Keystone that cannot be reached is left alone: waiting for it would hold up everybody."""
+_PATIENCE: Final = 1.5
+"""Times the time-out of one attempt, after which a request is not held up any longer."""
 _THREADS: Final = 8
 
 
@@ -153,7 +155,12 @@ class Keystone:
         if time.monotonic() < self._away_until:
             raise Unavailable("Keystone cannot be reached")
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._pool, self._validate, token, allow_expired)
+        try:
+            async with asyncio.timeout(_PATIENCE * self._config.http_connect_timeout):
+                answer = await loop.run_in_executor(self._pool, self._validate, token, allow_expired)
+        except TimeoutError:  # the thread's own attempts, each with a time-out, add up to more than a client waits for
+            self._away_until = time.monotonic() + _REST
+            raise Unavailable("Keystone does not answer") from None
         lasts = float(self._config.token_cache_time) if answer is not None else _NEGATIVE
         if lasts > 0:
             self._cache.pop(key, None)

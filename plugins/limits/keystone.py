@@ -29,6 +29,8 @@ _FRESH: Final = 10.0
 _SETTLED: Final = 300.0
 """Seconds for which the model and the endpoint, which hardly ever change, are."""
 _TIMEOUT: Final = 10.0
+_PATIENCE: Final = 15.0
+"""Seconds for all that has to be asked."""
 _MOST_KNOWN: Final = 4096
 
 
@@ -75,7 +77,11 @@ class UnifiedLimits:
             task.exception()  # told to those who wait
 
     async def _ask(self, project: str) -> Mapping[str, int]:
-        limits = await asyncio.get_running_loop().run_in_executor(self._pool, self._fetch, project)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                limits = await asyncio.get_running_loop().run_in_executor(self._pool, self._fetch, project)
+        except TimeoutError:
+            raise Unavailable("Keystone does not answer") from None
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[project] = time.monotonic() + _FRESH, limits

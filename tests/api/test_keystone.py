@@ -203,3 +203,20 @@ async def test_a_keystone_that_cannot_be_reached_is_left_alone(postgres: Server)
         answers = await asyncio.gather(*(world.get(fake.token()) for _ in range(20)))
         assert {answer.status for answer in answers} == {503}
         assert url
+
+
+async def test_a_keystone_that_hangs_holds_nobody_up_for_long(postgres: Server) -> None:
+    async with keystone() as fake:
+        retrying = with_keystone(fake, "http_connect_timeout = 0.2")
+        config = lambda directory: retrying(directory).replace("max_retries = 0", "max_retries = 3")  # noqa: E731
+        async with standing(postgres, config) as site:
+            world = World(site, fake)
+            known, unknown = fake.token(), fake.token()
+            assert (await world.get(known)).status == 200
+            fake.hanging = asyncio.Event()
+            try:
+                async with asyncio.timeout(10):
+                    answers = await asyncio.gather(*(world.get(unknown) for _ in range(5)), world.get(known))
+            finally:
+                fake.hanging.set()
+            assert [answer.status for answer in answers] == [503] * 5 + [200]

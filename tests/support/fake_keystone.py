@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class FakeKeystone:
     asked_for_limits: int = 0
     logins: int = 0
     own_token_valid: bool = True
+    hanging: asyncio.Event | None = None
+    """While it is there, every answer waits for it."""
     url: str = ""
 
     def token(
@@ -81,6 +84,8 @@ class FakeKeystone:
 
     @web.middleware
     async def unwell(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.hanging is not None:
+            await self.hanging.wait()
         if self.down is not None:
             return web.json_response({"error": {"code": self.down, "message": "not well"}}, status=self.down)
         if request.path.rstrip("/") not in ("", "/v3") and request.method == "GET" and not self._trusts(request):
