@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -139,6 +140,44 @@ async def test_closing_uploads_makes_users_import(postgres: Server) -> None:
         assert await site.upload(await site.image(), RAW1K) == 403
         assert await site.upload(await site.image("ADM"), RAW1K, "ADM") == 204
         assert (await imported(site, RAW1K))["property1"] == "value1"
+
+
+PROTECTION = """
+[^property1$]
+create = admin,service_role
+read = admin,service_role,member,_member_
+update = admin
+delete = admin
+[.*]
+create = @
+read = @
+update = @
+delete = @
+"""
+
+
+@pytest.mark.requirement("REQ-032", "REQ-033")
+async def test_an_injected_property_is_the_operators(postgres: Server) -> None:
+    """The service writes what the user may neither make, change nor remove; the user sees it."""
+    listed, where = plugins("inject_image_metadata"), "property_protection_file = protection.conf"
+
+    def config(directory: Path) -> str:
+        (directory / "protection.conf").write_text(PROTECTION)
+        return one_store(DEFAULT=where, image_import_opts=listed, inject_metadata_properties=INJECT)(directory)
+
+    async with standing(postgres, config) as site:
+        shown = await imported(site, RAW1K)
+        image = shown["id"]
+        assert (await site.show(image, "A"))["property1"] == "value1"
+        body = {"name": "n", "disk_format": "raw", "container_format": "bare", "property1": "mine"}
+        assert (await site.call("POST", "/images", json=body)).status == 403
+        headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+        for verb in ("replace", "remove"):
+            patch = [{"op": verb, "path": "/property1", "value": "mine"}]
+            assert (await site.call("PATCH", f"/images/{image}", json=patch, headers=headers)).status == 403
+        assert (await site.show(image, "A"))["property1"] == "value1"
+        patch = [{"op": "replace", "path": "/property1", "value": "another"}]
+        assert (await site.call("PATCH", f"/images/{image}", "ADM", json=patch, headers=headers)).status == 200
 
 
 # --- decompression -----------------------------------------------------------------------

@@ -29,3 +29,8 @@ def test_the_table_has_every_number() -> None:
 
 def test_marks_name_requirements_that_exist() -> None:
     assert [(file, name) for file, name in marked() if name not in REQUIREMENTS] == []
+
+
+def test_every_requirement_is_shown_or_answered() -> None:
+    shown = {name for _, name in marked()}
+    assert [name for name in REQUIREMENTS if name not in shown and name not in ANSWERS] == []
