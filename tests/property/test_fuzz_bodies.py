@@ -185,7 +185,7 @@ HEADER_VALUES = st.one_of(
 
 async def state(site: Site) -> tuple[Any, ...]:
     """Everything that a refused request must leave as it was."""
-    rows = "SELECT image_id, i.version, status, state::text FROM images i JOIN states USING (id) ORDER BY image_id"
+    rows = "SELECT image_id, i.version, status, s.state::text FROM images i JOIN states s USING (id) ORDER BY image_id"
     images = await site.service.database.fetch(rows)
     tasks = await site.service.database.fetchval("SELECT count(*) FROM tasks")
     return [tuple(row) for row in images], tasks, await site.service.log.head()
