@@ -7,7 +7,8 @@ makes that name valid.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,8 @@ import structlog
 from kernel import commands as c
 from kernel import events as e
 from kernel.context import Context
-from kernel.errors import EntrepotError, Interrupted, Invalid, TooLarge
-from kernel.extend import FetchRequest, ImportMethod, LocalFiles
+from kernel.errors import EntrepotError, Interrupted, Invalid, StoreError, TooLarge
+from kernel.extend import FetchRequest, ImportMethod, LocalFiles, Stored
 from kernel.fetching import Fetch, SourceChanged, boot_id
 from kernel.ids import stream_of
 from kernel.image import STAGING, Image, Job
@@ -30,6 +31,7 @@ from kernel.site import Site
 from kernel.stepping import run_step
 from kernel.streams import Intake, digest
 from kernel.verdict import judge
+from kernel.watching import Pace, steady, timely
 
 log = structlog.get_logger(__name__)
 
@@ -108,13 +110,24 @@ class Acquirer:
             declared=fetch.total if job.expected_size is None else job.expected_size,
             progress=lambda done: self._lease.report("fetching", done, fetch.total),
         )
-        stored = await self._site.staging.put(name, aiter(intake))
+        stored = await self._keep(name, aiter(intake))
         mark("fetched")
         if intake.size == 0:
             await self._site.staging.remove(name)
             raise Invalid("The source sent no data")
-        identity = await self._staging.identify(stored.url)
+        identity = await timely(self._staging.identify(stored.url), self._site.patience, STAGING)
         return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
+
+    async def _keep(self, name: str, chunks: AsyncGenerator[bytes, None]) -> Stored:
+        """Write to staging, which may not stand still; the source has time limits of its own."""
+        pace, limit = Pace(), self._site.settings.import_worker.store_stall_timeout
+        try:
+            return await pace.supervise(self._site.staging.put(name, pace.feed(chunks)), limit)
+        except TimeoutError:
+            raise StoreError(STAGING, f"the write made no progress for {limit:g} s") from None
+        finally:
+            with contextlib.suppress(RuntimeError):  # somebody who cannot be stopped still waits for a chunk
+                await chunks.aclose()
 
     async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
         """What a killed process of this very system had fetched before.
@@ -157,7 +170,7 @@ class Acquirer:
         assert job.data is not None
         size, facts = job.data.size, job.data.facts
         if facts is None:
-            size, _, facts = await digest(self._site.staging.read(job.data.url), job.data.digests.algo, inspect=True)
+            size, _, facts = await digest(self._read(job.data), job.data.digests.algo, inspect=True)
         verdict = judge(image.disk_format, image.container_format, size, facts, self._site.rules)
         await self._verify(image, job.data)
         virtual = verdict.virtual_size if verdict.detected else job.virtual_size
@@ -174,6 +187,9 @@ class Acquirer:
         check = await check_of(signature, self._site.keys)
         source = self._site.staging.read(data.url)
         await check_all(check, source, lambda done: self._lease.report("verifying", done, data.size))
+
+    def _read(self, data: e.Blob) -> AsyncIterator[bytes]:
+        return steady(self._site.staging.read(data.url), self._site.patience, STAGING)
 
     # --- pieces ------------------------------------------------------------------------
 

@@ -86,6 +86,9 @@ class Purger:
         except (EntrepotError, TimeoutError) as error:
             log.warning("not_deleted", store=name, url=url, reason=str(error) or "no answer")
             return False
+        except Exception:  # a driver's fault keeps bytes, not the import
+            log.exception("not_deleted", store=name, url=url)
+            return False
         mark("deleted")
         return True
 
@@ -103,6 +106,9 @@ class Purger:
                         await store.remove(leftover.name)
         except (EntrepotError, TimeoutError) as error:
             log.warning("not_swept", store=name, image_id=image.id, reason=str(error) or "no answer")
+            return False
+        except Exception:
+            log.exception("not_swept", store=name, image_id=image.id)
             return False
         mark("swept")
         return True

@@ -209,6 +209,9 @@ class Runner:
             verdict = judge(image.disk_format, image.container_format, data.size, data.facts, self._site.rules)
         except UnacceptableData as error:
             return c.FailStep(task_id=self._task_id, step="inspect", reason=str(error), inspection=True)
+        except Exception as error:
+            log.exception("step_crashed", image_id=image.id, step="inspect")
+            return c.FailStep(task_id=self._task_id, step="inspect", reason=reason_of(error), inspection=True)
         # What is not looked into keeps what a plugin said of it.
         size = verdict.virtual_size if verdict.detected else job.virtual_size
         return c.RecordInspection(
@@ -303,13 +306,13 @@ class Runner:
         """Bytes that this process has just written need no second look."""
         blob = getattr(outcome, "blob", None) or getattr(getattr(outcome, "completed", None), "blob", None)
         if isinstance(blob, Blob):
-            self._source = StagedSource(self._site.staging, blob)
+            self._source = StagedSource(self._site.staging, blob, self._site.patience)
 
     async def _glance_at_staging(self) -> None:
         """Spare the staged bytes a second look when the file is just as it was recorded."""
         job = self._image.job
         if job is not None and job.data is not None:
-            source = StagedSource(self._site.staging, job.data)
+            source = StagedSource(self._site.staging, job.data, self._site.patience)
             if await source.untouched():
                 self._source = source
 
@@ -318,7 +321,7 @@ class Runner:
         if job.copies:
             source = CopySource(self._site, image)
         elif job.data is not None:
-            source = StagedSource(self._site.staging, job.data)
+            source = StagedSource(self._site.staging, job.data, self._site.patience)
         else:
             raise Corrupt(STAGING, "there are no staged bytes")
         await source.verify()

@@ -91,6 +91,11 @@ class Site:
         )
 
     @property
+    def patience(self) -> float:
+        """Seconds for which a store may keep a reader waiting: less than a writer waits for what is read."""
+        return self.settings.import_worker.store_stall_timeout * 0.8
+
+    @property
     def stores(self) -> dict[str, Store]:
         """All stores by name, staging included."""
         return {STAGING: self.staging, **{name: backend.store for name, backend in self.backends.items()}}

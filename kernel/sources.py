@@ -15,6 +15,7 @@ from kernel.extend import LocalFiles, Store
 from kernel.image import STAGING, Image
 from kernel.site import Site
 from kernel.streams import digest
+from kernel.watching import steady, timely
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +46,10 @@ class Source(Protocol):
 class StagedSource:
     """Staged bytes; fit to be adopted once verified, or known to be untouched."""
 
-    def __init__(self, store: Store, blob: Blob) -> None:
+    def __init__(self, store: Store, blob: Blob, patience: float) -> None:
+        """`patience`: seconds for which staging may keep us waiting."""
         self._store = store
+        self._patience = patience
         self.blob = blob
         self._identity: Identity | None = blob.identity
 
@@ -65,15 +68,18 @@ class StagedSource:
         return self._store.path(self.blob.url), self._identity
 
     def open(self) -> AsyncIterator[bytes]:
-        return self._store.read(self.blob.url)
+        return steady(self._store.read(self.blob.url), self._patience, STAGING)
 
     async def untouched(self) -> bool:
         """Whether the file is just as it was when its digests were taken."""
         if self.blob.identity is None or not isinstance(self._store, LocalFiles):
             return False
         try:
-            return await self._store.identify(self.blob.url) == self.blob.identity
+            return await timely(self._store.identify(self.blob.url), self._patience, STAGING) == self.blob.identity
         except StoreError:
+            return False
+        except Exception:
+            log.exception("staged_file_unknown", url=self.blob.url)
             return False
 
     async def verify(self) -> None:
@@ -81,8 +87,10 @@ class StagedSource:
         blob = self.blob
         if await self.untouched():
             return
-        found = await self._store.identify(blob.url) if isinstance(self._store, LocalFiles) else None
-        size, digests, _ = await digest(self._store.read(blob.url), blob.digests.algo)
+        found = None
+        if isinstance(self._store, LocalFiles):
+            found = await timely(self._store.identify(blob.url), self._patience, STAGING)
+        size, digests, _ = await digest(self.open(), blob.digests.algo)
         if (size, digests) != (blob.size, blob.digests):
             raise Corrupt(STAGING, "the staged bytes have changed since they were staged")
         self._identity = found
@@ -121,7 +129,7 @@ class CopySource:
             location = self._left[0]
             try:
                 store = self._store(location)
-                size = await store.size(location.url)
+                size = await timely(store.size(location.url), self._site.patience, location.store)
                 if size != self.size:
                     raise BlobMissing(location.store, f"{self.size} bytes are recorded, {size} are there")
             except EntrepotError as error:
@@ -136,7 +144,8 @@ class CopySource:
         hashed = hashlib.new(self._image.hash_algo or "sha512", usedforsecurity=False)
         length = 0
         try:
-            async for chunk in self._store(location).read(location.url):
+            chunks = self._store(location).read(location.url)
+            async for chunk in steady(chunks, self._site.patience, location.store):
                 hashed.update(chunk)
                 length += len(chunk)
                 yield chunk

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -23,8 +24,12 @@ from kernel.naming import blob_name
 from kernel.site import Site
 from kernel.streams import digest
 from kernel.verdict import Rules, the_format
+from kernel.watching import steady, timely
 
 log = structlog.get_logger(__name__)
+
+_SYNC_RATE: Final = 5 << 20
+"""Bytes a second below which making a file durable counts as standing still."""
 
 
 class Desk:
@@ -135,8 +140,11 @@ async def _sealed(site: Site, output: str, expected: str | None) -> e.Blob:
     """The new bytes, durable, read once for digests and facts."""
     assert isinstance(site.staging, LocalFiles)
     default = site.settings.default
-    stored, identity = await site.staging.seal(output)
-    size, digests, facts = await digest(site.staging.read(stored.url), default.hashing_algorithm, inspect=True)
+    path = site.staging.partial(output)
+    written = await asyncio.to_thread(lambda: path.stat().st_size if path.exists() else 0)
+    stored, identity = await timely(site.staging.seal(output), site.patience + written / _SYNC_RATE, STAGING)
+    chunks = steady(site.staging.read(stored.url), site.patience, STAGING)
+    size, digests, facts = await digest(chunks, default.hashing_algorithm, inspect=True)
     if expected is not None and facts is not None:
         _must_be(expected, facts, site.rules)
     return e.Blob(

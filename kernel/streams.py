@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -106,7 +106,7 @@ class Intake:
         self.size = 0
         self.facts: Facts | None = None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         lanes = [_Lane(self._look), _Lane(self._hash.update)]
         if self._also is not None:
             lanes.append(_Lane(self._also))

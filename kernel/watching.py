@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from kernel.errors import StoreError
 from kernel.leases import Lease
 
 T = TypeVar("T")
@@ -40,6 +42,21 @@ async def watched(lease: Lease, work: Coroutine[Any, Any, T], check: Callable[[]
         await cancelled(task)
 
 
+async def timely(work: Awaitable[T], limit: float, store: str) -> T:
+    """What a store is asked for, or a `StoreError` after `limit` seconds."""
+    try:
+        async with asyncio.timeout(limit):
+            return await work
+    except TimeoutError:
+        raise StoreError(store, f"there was no answer for {limit:g} s") from None
+
+
+async def steady(chunks: AsyncIterator[bytes], limit: float, store: str) -> AsyncIterator[bytes]:
+    """The same chunks, as a store sends them; a `StoreError` when none comes for `limit` seconds."""
+    while (chunk := await timely(anext(chunks, None), limit, store)) is not None:
+        yield chunk
+
+
 class Pace:
     """Notices when something that ought to move stands still."""
 
@@ -59,6 +76,15 @@ class Pace:
             progress(done)
             self.moved()
 
+    async def feed(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same chunks for a writer whose source may take its time: only while it has a chunk does time pass."""
+        self._last = math.inf
+        async for chunk in chunks:
+            self.moved()
+            yield chunk
+            self._last = math.inf
+        self.moved()
+
     async def supervise(self, work: Coroutine[Any, Any, T], limit: float) -> T:
         """Run `work`; `TimeoutError` once nothing has moved for `limit` seconds."""
         self.moved()
@@ -68,7 +94,7 @@ class Pace:
                 left = self._last + limit - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
-                await asyncio.wait({task}, timeout=left)
+                await asyncio.wait({task}, timeout=min(left, limit))
             return await task
         finally:
             await cancelled(task)

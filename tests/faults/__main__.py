@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults import conversion, disasters, downloads, matrix, record
+from tests.faults import conversion, disasters, downloads, faultlist, matrix, record
 from tests.faults.world import World
 from tests.support.postgres import Server, server
 
@@ -58,6 +58,15 @@ async def run_conversion(dsn: str, directory: Path, count: int) -> dict[str, Any
     return await conversion.run(directory, dsn, (count or 1024) << 20)
 
 
+async def run_faultlist(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    with server() as postgres:
+        found = await faultlist.run(postgres, faultlist.CELLS)
+    for (step, fault), end in found.items():
+        print(f"{step} x {fault}: {end}", flush=True)
+    assert not faultlist.wrong(found), "not every cell ended as it must"
+    return {"cells": len(found), "struck": sum(not end.startswith("-") for end in found.values())}
+
+
 DRILLS = {
     "matrix": run_matrix,
     "kills": run_kills,
@@ -66,6 +75,7 @@ DRILLS = {
     "record": run_record,
     "downloads": run_downloads,
     "conversion": run_conversion,
+    "faultlist": run_faultlist,
 }
 
 

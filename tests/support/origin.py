@@ -72,10 +72,25 @@ class Origin:
                 headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
                 asked = Asked(method, target, headers, raw)
                 self.asked.append(asked)
-                await self.answers.get(asked.path, _unknown)(asked, writer)
-                await writer.drain()
+                await self._answer(asked, reader, writer)
+        except asyncio.CancelledError:
+            pass  # the streams of Python 3.11 make a noise about handlers that were cancelled
         finally:
             writer.close()
+
+    async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer, for as long as anybody is there to listen."""
+        answering = asyncio.ensure_future(self.answers.get(asked.path, _unknown)(asked, writer))
+        leaving = asyncio.ensure_future(reader.read())
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+                await writer.drain()
+        finally:
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
