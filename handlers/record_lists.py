@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
+
+from msgspec.structs import replace
 
 from handlers.call import Call
 from kernel.errors import Invalid
 from kernel.ids import stream_of
+from kernel.image import Task
 from kernel.queries import TaskRecord
 from kernel.records import Kind, Wanted
 
@@ -41,7 +44,7 @@ async def page(
         limit=limit + 1,
     )
     if "marker" in given:
-        wanted = Wanted(**{**_fields(wanted), "marker": await _marker(call, wanted, given["marker"])})
+        wanted = replace(wanted, marker=await _marker(call, wanted, given["marker"]))
     records = await call.service.queries.records(wanted) if limit else []
     return records[:limit], len(records) > limit
 
@@ -63,18 +66,14 @@ def _project(call: Call) -> str | None:
     return call.actor.project_id if call.admin else call.actor.project_id or ""
 
 
-def _fields(wanted: Wanted) -> dict[str, Any]:
-    return {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-
-
-async def _marker(call: Call, wanted: Wanted, text: str) -> Any:
+async def _marker(call: Call, wanted: Wanted, text: str) -> Task:
     """The record after which the page starts; it must be one that the caller could be shown."""
     marker = stream_of(text)
     record = await call.service.queries.task(marker) if marker is not None else None
     ours = record is not None and (record.task.type == "image_import") is (wanted.kind == "image_import")
     if record is None or not ours or not (wanted.everybody or record.task.owner == wanted.project):
         raise Invalid(f"marker: there is no '{text}' that you can see")
-    return marker
+    return record.task
 
 
 def _limit(text: str | None, default: int, most: int) -> int:

@@ -12,20 +12,22 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from kernel.image import Task
+
 Kind = Literal["task", "image_import"]
 
 KINDS: Final[dict[Kind, str]] = {"task": "t.type <> 'image_import'", "image_import": "t.type = 'image_import'"}
 
 SORTABLE: Final = {
-    "id": "t.id",
-    "type": "t.type",
-    "status": "t.status",
-    "owner": "coalesce(t.owner, '')",
-    "created_at": "t.created_at",
-    "updated_at": "t.updated_at",
-    "expires_at": "coalesce(t.expires_at, 'infinity')",
+    "id": ("{}", "uuid"),
+    "type": ("{}", "text"),
+    "status": ("{}", "text"),
+    "owner": ("coalesce({}, '')", "text"),
+    "created_at": ("{}", "timestamptz"),
+    "updated_at": ("{}", "timestamptz"),
+    "expires_at": ("coalesce({}, 'infinity')", "timestamptz"),
 }
-"""Sort keys on the wire -> expressions."""
+"""Sort keys on the wire, which are columns too -> what is compared of them, and of which type it is."""
 
 COLUMNS: Final = "SELECT t.document, t.image_id, l.progress FROM tasks t"
 LEASED: Final = "LEFT JOIN leases l ON l.stream = t.image AND l.owner IS NOT NULL"
@@ -43,7 +45,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     sort_key: str = "created_at"
     ascending: bool = False
     limit: int = 25
-    marker: UUID | None = None
+    marker: Task | None = None
+    """The record after which the page starts."""
 
 
 def statement(wanted: Wanted, now: datetime) -> tuple[str, list[Any]]:
@@ -61,13 +64,13 @@ def statement(wanted: Wanted, now: datetime) -> tuple[str, list[Any]]:
         conditions.append(f"t.status = {put(wanted.status)}")
     if wanted.type is not None:
         conditions.append(f"t.type = {put(wanted.type)}")
-    column, direction = SORTABLE[wanted.sort_key], "ASC" if wanted.ascending else "DESC"
+    form, kind = SORTABLE[wanted.sort_key]
+    column, direction = form.format(f"t.{wanted.sort_key}"), "ASC" if wanted.ascending else "DESC"
     if wanted.marker is not None:
-        place = SORTABLE[wanted.sort_key].replace("t.", "m.")
         sign = ">" if wanted.ascending else "<"
-        conditions.append(
-            f"({column}, t.id) {sign} (SELECT {place}, m.id FROM tasks m WHERE m.id = {put(wanted.marker)})"
-        )
+        marker = getattr(wanted.marker, wanted.sort_key)
+        place = form.format(f"{put(UUID(marker) if kind == 'uuid' else marker)}::{kind}")
+        conditions.append(f"({column}, t.id) {sign} ({place}, {put(UUID(wanted.marker.id))})")
     order = f"{column} {direction}, t.id {direction}"
     where = " AND ".join(conditions)
     return f"{COLUMNS} {LEASED} WHERE {where} ORDER BY {order} LIMIT {put(wanted.limit)}", parameters

@@ -572,6 +572,7 @@ class Making(Life):
         kind=st.sampled_from((IMPORT, IMAGE_IMPORT)),
         stores=some_stores,
         must_succeed=st.booleans(),
+        parallel=st.integers(1, 2),
         undeclared=st.booleans(),
     )
     def a_user_asks_for_a_new_image(
@@ -579,6 +580,7 @@ class Making(Life):
         kind: str,
         stores: tuple[str, ...],
         must_succeed: bool,
+        parallel: int,
         undeclared: bool,
     ) -> None:
         self.began = True
@@ -592,6 +594,7 @@ class Making(Life):
             stores=stores,
             multi=True,
             must_succeed=must_succeed or kind == IMPORT,
+            parallel=parallel,
             steps=("s0",),
             fetches=True,
             task_ttl=600,
