@@ -223,7 +223,7 @@ async def test_the_import_file_beside_the_main_one_is_read_first(dsn: str, direc
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "all features"])
-@pytest.mark.requirement("REQ-008", "REQ-010", "REQ-041")
+@pytest.mark.requirement("REQ-007", "REQ-008")
 async def test_an_operators_own_files_start_it_as_they_are(dsn: str, directory: Path, plain: bool) -> None:
     """With whatever else Glance was told in them, which is named once."""
     (directory / IMPORT).write_text(glance_image_import_conf(plain))
@@ -236,6 +236,35 @@ async def test_an_operators_own_files_start_it_as_they_are(dsn: str, directory: 
         assert (shown["status"], shown["stores"]) == ("active", "store1")
 
 
+@pytest.mark.requirement("REQ-010")
+async def test_nodes_share_the_staging_area(dsn: str, directory: Path) -> None:
+    """What one node staged another imports."""
+    config = single(directory)
+    async with site(dsn, directory, config, role="api") as receiving, site(dsn, directory, config, role="worker"):
+        image = await receiving.image()
+        assert await receiving.stage(image, RAW1K) == 204
+        assert await receiving.do_import(image) == 202
+        assert (await receiving.ended(image))["status"] == "active"
+
+
+RECOMMENDED = '{"get_task": "", "get_tasks": "", "add_task": "", "modify_task": "", "tasks_api_access": "role:admin"}'
+
+
+@pytest.mark.requirement("REQ-006", "REQ-011", "REQ-012", "REQ-013")
+async def test_users_import_without_the_tasks_api(dsn: str, directory: Path) -> None:
+    """The rules that the guides recommend, in a file of JSON."""
+    (directory / "policy.json").write_text(RECOMMENDED)
+    async with site(dsn, directory, single(directory, oslo_policy="policy_file = policy.json")) as running:
+        image = (await imported(running, RAW1K))["id"]
+        (task,) = await running.tasks(image, "A")
+        assert (task["type"], task["status"]) == ("api_image_import", "success")
+        assert (await running.call("GET", "/tasks", "A")).status == 403
+        assert (await running.call("POST", "/tasks", "A", json={})).status == 403
+        assert (await running.call("GET", f"/tasks/{task['id']}", "A")).status == 403
+        listed = await (await running.call("GET", "/tasks", "ADM")).json()
+        assert [item["id"] for item in listed["tasks"]] == [task["id"]]
+
+
 async def test_the_directory_may_come_from_the_environment(directory: Path) -> None:
     (directory / MAIN).write_text(single(directory))
     (directory / IMPORT).write_text("[image_import_opts]\nimage_import_plugins = [no_op]\n")
@@ -246,7 +275,7 @@ async def test_the_directory_may_come_from_the_environment(directory: Path) -> N
 # --- samples and the reference -------------------------------------------------------------------
 
 
-@pytest.mark.requirement("REQ-008", "REQ-013", "REQ-034")
+@pytest.mark.requirement("REQ-008", "REQ-034")
 async def test_samples_are_what_is_so_without_them(directory: Path) -> None:
     registry = discover()
     for name in reference.SAMPLES:

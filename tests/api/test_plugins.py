@@ -311,7 +311,6 @@ async def test_injection_and_conversion_in_one_list(postgres: Server, qreal: byt
 # --- configuration -----------------------------------------------------------------------
 
 
-@pytest.mark.requirement("REQ-016")
 async def test_IM85_an_unknown_plugin_refuses_the_start(postgres: Server) -> None:
     with pytest.raises(ConfigError, match=r"image_import_plugins: unknown plugin 'fred_mertz'"):
         async with standing(postgres, one_store(image_import_opts="image_import_plugins = ['fred_mertz']")):

@@ -38,6 +38,7 @@ async def fails(made: Bench, words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.requirement("REQ-080")
 async def test_every_kind_is_unpacked(tmp_path: Path, kind: str) -> None:
     made = await of(tmp_path, PACKERS[kind](NOISE), additional_formats="xz, zstd, bz2")
     completed = await made.run()

@@ -51,6 +51,7 @@ filesystem_store_datadir = {directory}/staging
 filesystem_store_datadir = {directory}/tasks
 
 [task]
+task_executor = taskflow
 work_dir = {directory}/work
 
 [taskflow_executor]
