@@ -23,6 +23,7 @@ from kernel.options import to_bytes, to_host, to_port
 from kernel.registry import Registry
 from kernel.settings import SECTIONS
 from ops.config import IMPORT, MAIN
+from plugins.limits.keystone import LimitsConfig
 from plugins.steps.taskflow_plugins import TaskflowConfig
 
 POLICY: Final = "policy.yaml"
@@ -76,6 +77,8 @@ def chapters(registry: Registry) -> list[Chapter]:
         about.setdefault(section, f"Read by {extension.name}.")
         if isinstance(extension, ImportStep):
             plugins.add(section)
+    found["oslo_limit"] = list(_options(LimitsConfig))
+    about["oslo_limit"] = "How the service learns unified limits; needed with use_keystone_limits."
     found["taskflow_plugins"] = list(_options(TaskflowConfig))
     about["taskflow_plugins"] = "Read by plugins that were written for Glance. (ours)"
     ours = {*_IMPORT_SECTIONS, *plugins, "taskflow_plugins"}

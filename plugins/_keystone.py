@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from kernel.errors import ConfigError
 from kernel.options import IniBool
@@ -49,6 +49,12 @@ class ServiceAccount(BaseModel):
     keyfile: Path | None = Field(None, description="Key of the client certificate.")
     insecure: IniBool = Field(False, description="Do not verify Keystone's certificate.")
     settings: Any = Field(None, exclude=True, description="The service's settings; not an option.")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ServiceAccount:
+        if not (self.auth_url or self.auth_section):
+            raise ValueError("auth_url must be set")
+        return self
 
 
 def session(account: ServiceAccount, section: str, timeout: float) -> Any:

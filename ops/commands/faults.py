@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from handlers.image_schema import ImageSchema
+from handlers.policy import Policy
+from handlers.protection import Protection
 from kernel.errors import ConfigError
 from kernel.extend import LocalFiles, StoreDriver, StoreSite
 from kernel.registry import Registry
 from kernel.settings import Settings
 from kernel.site import build_site
-from ops.server import auth_name, chosen_sinks, options_of
+from ops.server import auth_name, chosen_sinks, options_of, unified_limits
 
 
 def listed(error: ConfigError) -> list[str]:
@@ -25,7 +28,7 @@ def listed(error: ConfigError) -> list[str]:
 def faults(settings: Settings, registry: Registry) -> list[str]:
     """What would keep the service from starting with these settings."""
     found: list[str] = []
-    for check in (_site, _sinks, _auth):
+    for check in (_site, _sinks, _auth, _files, _limits):
         try:
             check(settings, registry)
         except ConfigError as error:
@@ -49,6 +52,16 @@ def _auth(settings: Settings, registry: Registry) -> None:
     if backend.unavailable:
         raise ConfigError(f"[entrepot] auth: '{name}' cannot be used: {backend.unavailable}")
     options_of(backend.config, backend.section, settings)
+
+
+def _files(settings: Settings, registry: Registry) -> None:
+    """Files that the settings name: rules, protections, properties of images."""
+    Protection.of(settings, Policy.of(settings))
+    ImageSchema.of(settings)
+
+
+def _limits(settings: Settings, registry: Registry) -> None:
+    unified_limits(settings)
 
 
 # --- stores that nobody connects -----------------------------------------------------------

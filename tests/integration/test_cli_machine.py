@@ -92,6 +92,24 @@ def test_sound_settings_pass_and_what_has_no_effect_is_named(place: Path) -> Non
     assert not (place / "fast").exists()
 
 
+def test_faults_in_files_and_sections_beside_the_main_ones_are_found_too(place: Path) -> None:
+    config = place / "glance-api.conf"
+    whole = config.read_text()
+    config.write_text(
+        whole.replace("[DEFAULT]", "[DEFAULT]\nuse_keystone_limits = true") + "\n[oslo_limit]\nauth_url = x\n"
+    )
+    (place / "policy.yaml").write_text("get_images: 'role:a or'\n")
+    found = here("config", "check", config, "--json").ended(TROUBLE).json["faults"]
+    assert len(found) == 2, found
+    assert "get_images" in found[0]
+    assert "[oslo_limit] endpoint_id" in found[1]
+    (place / "policy.yaml").unlink()
+    config.write_text(f"{whole}\n[paste_deploy]\nflavor = keystone\n".replace("auth = headers", ""))
+    (fault,) = here("config", "check", config, "--json").ended(TROUBLE).json["faults"]
+    assert "[keystone_authtoken]" in fault
+    assert "auth_url" in fault
+
+
 def test_all_faults_are_listed_at_once(place: Path) -> None:
     config = place / "glance-api.conf"
     text = config.read_text().replace("fast:file, cheap:file", "fast:file, cheap:fyle")
