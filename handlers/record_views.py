@@ -67,7 +67,7 @@ def image_import(record: TaskRecord, *, admin: bool) -> dict[str, Any]:
         document["message"] = shown.message
     if shown.expires_at is not None:
         document["expires-by"] = _expiry(shown.expires_at)
-    if admin:
+    if admin and shown.owner is not None:
         document["owner"] = shown.owner
     return document
 
@@ -86,7 +86,7 @@ _TASK_BRIEF: Final[dict[str, Any]] = {
     "id": {"description": "An identifier for the task", "type": "string", "pattern": _UUID},
     "type": {"description": "The type of task represented by this content", "type": "string", "enum": [*TASK_TYPES]},
     "status": {"description": "The current status of this task", "type": "string", "enum": [*TASK_STATUSES]},
-    "owner": {"description": "The project that the task belongs to", **_TEXT},
+    "owner": {"description": "The project that the task belongs to, if any", "type": ["string", "null"]},
     "expires_at": {"description": "When the task can no longer be seen", "type": ["string", "null"]},
     "created_at": {"description": "When the task was created", **_TEXT},
     "updated_at": {"description": "When the task was last updated", **_TEXT},

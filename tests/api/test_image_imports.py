@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import jsonschema
 import pytest
 import pytest_asyncio
 
@@ -371,6 +372,20 @@ async def test_IM106_other_methods_and_schemas(many: Site) -> None:
     listing = await (await many.call("GET", "/schemas/image-imports")).json()
     assert set(listing["properties"]) == {"image-imports", "first", "next", "schema"}
     assert {link["rel"] for link in listing["links"]} == {"first", "next", "describedby"}
+
+
+async def test_what_is_answered_is_what_the_schemas_say(many: Site, o: Origin) -> None:
+    schema = await (await many.call("GET", "/schemas/image-import")).json()
+    nowhere = {"X-Identity-Status": "Confirmed", "X-User-Id": "root", "X-Roles": "admin"}
+    for who in ("A", "ADM", nowhere):
+        for path, more in (("/raw", {"stores": ["cheap"]}), ("/404", {"image_properties": {"name": "n"}})):
+            jsonschema.validate({"location": o.url(path), **more}, schema["request"])
+            document = await asked(many, o.url(path), who, **more)
+            for shown_now in (document, await ended(many, document["id"], who)):
+                jsonschema.validate(shown_now, {**schema, "additionalProperties": False})
+    listed = await (await many.call("GET", "/image-imports?all_projects=true&limit=2", "ADM")).json()
+    listing = await (await many.call("GET", "/schemas/image-imports")).json()
+    jsonschema.validate(listed, {"type": "object", **listing, "additionalProperties": False})
 
 
 async def test_gate_D_closes_all_of_it(postgres: Server) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import jsonschema
 import pytest
 import pytest_asyncio
 
@@ -386,6 +387,20 @@ async def test_the_task_schemas(many: Site) -> None:
     assert listing["properties"]["tasks"]["items"]["properties"].keys().isdisjoint({"input", "result", "message"})
     assert {link["rel"] for link in listing["links"]} == {"first", "next", "describedby"}
     assert (await many.call("PUT", "/schemas/task", "A")).headers["Allow"] == "GET"
+
+
+async def test_what_is_answered_is_what_the_schemas_say(many: Site, o: Origin) -> None:
+    """Clients of Glance validate what they get by the schemas that they are given."""
+    schema = await (await many.call("GET", "/schemas/task")).json()
+    nowhere = {"X-Identity-Status": "Confirmed", "X-User-Id": "root", "X-Roles": "admin"}
+    for who in ("ADM", nowhere):
+        for path in ("/raw", "/404"):
+            document = await created(many, task_of(o.url(path)), who)
+            for shown_now in (document, await ended(many, document["id"], who)):
+                jsonschema.validate(shown_now, {**schema, "type": "object", "additionalProperties": False})
+    listed = await (await many.call("GET", "/tasks?limit=3", "ADM")).json()
+    listing = await (await many.call("GET", "/schemas/tasks")).json()
+    jsonschema.validate(listed, {**listing, "type": "object", "additionalProperties": False})
 
 
 @pytest.mark.qemu
