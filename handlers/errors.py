@@ -77,7 +77,7 @@ def body(status: int, message: str, accept: str | None) -> tuple[bytes, str]:
         case "json":
             return orjson.dumps({"message": message, "code": line, "title": title}), "application/json"
         case "html":
-            text = html.escape(message)
+            text = html.escape(message, quote=False)  # clients show it as it is
             page = (
                 f"<html>\n<head>\n<title>{line}</title>\n</head>\n<body>\n<h1>{line}</h1>\n{text}\n</body>\n</html>\n"
             )

@@ -65,6 +65,12 @@ async def test_R11_html_reads_line_by_line(one: Site) -> None:
     assert "<h1>404 Not Found</h1>\n" in answer.body.decode()
 
 
+async def test_R11_html_is_escaped_as_far_as_it_must_be(one: Site) -> None:
+    """Clients take tags out, but leave references to characters as they are; people read quotes."""
+    answer = await refused(one, "/images?sort_key=%3Cb%3E%26", "*/*")
+    assert b"'&lt;b&gt;&amp;'" in answer.body
+
+
 async def test_R12_json_is_flat(one: Site) -> None:
     answer = await refused(one, "/images/nope", "application/json")
     document = json.loads(answer.body)
