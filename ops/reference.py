@@ -206,7 +206,10 @@ _TAIL: Final = """\
 - Staging with several stores: `[os_glance_staging_store] filesystem_store_datadir`, if set, instead of
   `node_staging_uri`. `os_glance_tasks_store` is reserved and has no effect.
 - Policy: `[oslo_policy] policy_file`, YAML or JSON; a rule that it leaves out has its default.
-- Property protections: `[DEFAULT] property_protection_file`.
+- Property protections: `[DEFAULT] property_protection_file`, looked for beside the configuration files. A property that
+  no section matches is nobody's.
+- Custom properties with a definition of their own: `schema-image.json` beside the configuration files, JSON schemas by
+  name. Without it those that most sites have (`kernel_id`, `os_distro`, ...); `{}` is none.
 - Certificates of signed images: `[entrepot] certificate_dir`; or a key manager through castellan, which reads its own
   sections `[key_manager]`, `[barbican]`, `[barbican_service_user]` and `[vault]`.
 """

@@ -28,7 +28,7 @@ def listed(error: ConfigError) -> list[str]:
 def faults(settings: Settings, registry: Registry) -> list[str]:
     """What would keep the service from starting with these settings."""
     found: list[str] = []
-    for check in (_site, _sinks, _auth, _files, _limits):
+    for check in (_site, _sinks, _auth, _rules, _schema, _limits):
         try:
             check(settings, registry)
         except ConfigError as error:
@@ -54,9 +54,13 @@ def _auth(settings: Settings, registry: Registry) -> None:
     options_of(backend.config, backend.section, settings)
 
 
-def _files(settings: Settings, registry: Registry) -> None:
-    """Files that the settings name: rules, protections, properties of images."""
+def _rules(settings: Settings, registry: Registry) -> None:
+    """Files of rules: who may do what, and who may touch which property."""
     Protection.of(settings, Policy.of(settings))
+
+
+def _schema(settings: Settings, registry: Registry) -> None:
+    """The file that describes properties of images."""
     ImageSchema.of(settings)
 
 

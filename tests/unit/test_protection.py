@@ -10,7 +10,10 @@ from handlers.policy import Policy
 from handlers.protection import Protection
 from kernel.context import Actor
 from kernel.errors import ConfigError
+from kernel.registry import discover
 from kernel.settings import Default, Settings
+from ops.commands.faults import faults
+from ops.config import load
 
 OPEN = "create = @\nread = @\nupdate = @\ndelete = @\n"
 
@@ -102,3 +105,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     default = Default(property_protection_file=tmp_path / "nope.conf")
     with pytest.raises(ConfigError, match="No such file"):
         Protection.of(Settings(default=default), Policy())
+
+
+def test_whoever_checks_the_configuration_is_told(tmp_path: Path) -> None:
+    """Of all files at once, without starting anything."""
+    (tmp_path / "glance-api.conf").write_text("[DEFAULT]\nproperty_protection_file = protection.conf\n")
+    (tmp_path / "protection.conf").write_text("[x]\n")
+    (tmp_path / "schema-image.json").write_text("[]")
+    registry = discover()
+    settings = load([tmp_path / "glance-api.conf"], registry=registry, state=tmp_path, environment={})
+    told = faults(settings, registry)
+    assert [word for word in ("protection.conf", "schema-image.json") for fault in told if word in fault] == [
+        "protection.conf",
+        "schema-image.json",
+    ]
