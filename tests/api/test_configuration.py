@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
 
 from handlers.policy import Policy
@@ -20,7 +22,7 @@ from tests.support.operators import glance_api_conf, glance_image_import_conf
 from tests.support.plugging import imported
 from tests.support.postgres import Server
 from tests.support.running import several, single, site
-from tests.support.standing import four_stores, one_store, standing
+from tests.support.standing import four_stores, one_store, passing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,7 +48,7 @@ async def test_IM100_lists_in_every_form(postgres: Server, form: str) -> None:
         inject_metadata_properties=f"ignore_user_roles = {write(['admin', 'Ops'])}",
         image_format=f"disk_formats = {write(['raw', 'qcow2'])}",
     )
-    async with standing(postgres, config) as running:
+    async with passing(postgres, config) as running:
         found = running.service.site
         assert list(found.methods) == ["web-download", "glance-direct"]
         assert list(found.steps) == ["inject_image_metadata", "no_op"]
@@ -59,7 +61,7 @@ async def test_IM100_lists_in_every_form(postgres: Server, form: str) -> None:
 async def test_IM100_lists_that_are_empty(postgres: Server, text: str) -> None:
     filters = f"allowed_ports = {text}"
     config = one_store(DEFAULT=f"enabled_import_methods = {text}", import_filtering_opts=filters)
-    async with standing(postgres, config) as running:
+    async with passing(postgres, config) as running:
         assert running.service.site.methods == {}
         response = await running.call("GET", "/info/import")
         assert (await response.json())["import-methods"]["value"] == []
@@ -152,32 +154,40 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def unused_database(postgres: Server) -> AsyncIterator[str]:
+    """For services that never start."""
+    found = await postgres.fresh()
+    yield found
+    await postgres.drop(found)
+
+
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.requirement("REQ-007")
-async def test_IM101_wrong_options_refuse_the_start(dsn: str, directory: Path, name: str) -> None:
-    """With the file, the section, the option and the reason, and by `entrepot config check` too."""
+async def test_IM101_wrong_options_refuse_the_start(unused_database: str, directory: Path, name: str) -> None:
+    """With the file, the section, the option and the reason."""
     config, words = WRONG[name]
     with pytest.raises(ConfigError, match=words) as caught:
-        async with site(dsn, directory, config(directory)):
+        async with site(unused_database, directory, config(directory)):
             pass
     if name != "no default":
         assert f"{directory}/glance-api.conf: [" in str(caught.value)
 
 
 @pytest.mark.requirement("REQ-009")
-async def test_IM101_staging_that_cannot_be_written_refuses_the_start(dsn: str, directory: Path) -> None:
+async def test_IM101_staging_that_cannot_be_written_refuses_the_start(unused_database: str, directory: Path) -> None:
     (directory / "file").touch()
     config = single(directory).replace(f"file://{directory}/staging", f"file://{directory}/file/staging")
     words = rf"{directory}/glance-api.conf: \[DEFAULT\] node_staging_uri: {directory}/file/staging: "
     with pytest.raises(ConfigError, match=words):
-        async with site(dsn, directory, config):
+        async with site(unused_database, directory, config):
             pass
 
 
-async def test_all_faults_are_told_at_once(dsn: str, directory: Path) -> None:
+async def test_all_faults_are_told_at_once(unused_database: str, directory: Path) -> None:
     config = several(directory, DEFAULT="enabled_import_methods = [nope]", image_import_opts="image_import_plugins = x")
     with pytest.raises(ConfigError) as caught:
-        async with site(dsn, directory, config.replace("default_backend = fast", "default_backend = slow")):
+        async with site(unused_database, directory, config.replace("default_backend = fast", "default_backend = slow")):
             pass
     for words in ("nope", "unknown plugin 'x'", "slow"):
         assert words in str(caught.value)
@@ -188,13 +198,13 @@ async def test_all_faults_are_told_at_once(dsn: str, directory: Path) -> None:
 
 async def test_what_is_probably_not_meant_is_told(postgres: Server) -> None:
     config = one_store(import_filtering_opts="allowed_hosts = [a.example]\ndisallowed_hosts = [b.example]")
-    async with standing(postgres, config) as running:
+    async with passing(postgres, config) as running:
         warnings = "\n".join(running.service.site.warnings)
         assert "disallowed_hosts is ignored, because allowed_hosts is set" in warnings
         assert "allowed_hosts is empty" not in warnings
     config = one_store(import_filtering_opts="disallowed_ports = [22]")
     with capture_logs() as logs:
-        async with standing(postgres, config):
+        async with passing(postgres, config):
             pass
     told = "\n".join(entry["option"] for entry in logs if entry["event"] == "probably_not_meant")
     assert "disallowed_ports is ignored, because allowed_ports is set" in told

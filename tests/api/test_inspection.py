@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -44,24 +45,26 @@ def of(name: str) -> Make:
 
 
 async def both(site: Site, data: bytes, declared: str, container: str = "bare") -> tuple[dict[str, Any], int, str]:
-    """The image after an import of the data; status of an upload of it, and what it was told or became."""
-    shown = await imported(site, data, disk_format=declared, container_format=container)
-    image = await site.image(disk_format=declared, container_format=container)
-    response = await site.call(
-        "PUT",
-        f"/images/{image}/file",
-        data=io.BytesIO(data),
-        headers={"Content-Type": "application/octet-stream"},
+    """The image after an import of the data; status of an upload of it, and what it was told."""
+    formats = {"disk_format": declared, "container_format": container}
+    shown, (uploaded, status, said) = await asyncio.gather(
+        imported(site, data, **formats), _uploaded(site, data, formats)
     )
-    if response.status == 204:
-        uploaded = await site.show(image)
-        assert uploaded["status"] == "active"
-        assert uploaded["virtual_size"] == shown["virtual_size"]
-        return shown, 204, ""
-    assert (await site.show(image))["status"] == "queued"
-    await site.settled()
-    assert not objects(site, "file", image)
-    return shown, response.status, (await response.json())["message"]
+    if status == 204:
+        assert (uploaded["status"], uploaded["virtual_size"]) == ("active", shown["virtual_size"])
+    else:
+        assert uploaded["status"] == "queued"
+        await site.settled()
+        assert not objects(site, "file", uploaded["id"])
+    return shown, status, said
+
+
+async def _uploaded(site: Site, data: bytes, formats: dict[str, str]) -> tuple[dict[str, Any], int, str]:
+    image = await site.image(**formats)
+    headers = {"Content-Type": "application/octet-stream"}
+    response = await site.call("PUT", f"/images/{image}/file", data=io.BytesIO(data), headers=headers)
+    said = "" if response.status == 204 else (await response.json())["message"]
+    return await site.show(image), response.status, said
 
 
 async def refused(site: Site, shown: dict[str, Any], words: str) -> None:
@@ -70,7 +73,6 @@ async def refused(site: Site, shown: dict[str, Any], words: str) -> None:
     message = (await site.tasks(shown["id"]))[-1]["message"]
     assert words in message
     assert str(site.directory) not in message
-    await site.settled()
     for store in ("file", "staging"):
         assert not objects(site, store, shown["id"])
     told = [(note.event_type, note.priority) for note in site.notes.of(shown["id"])]

@@ -23,7 +23,7 @@ from tests.support.notes import of_job, upload
 from tests.support.plugging import content, imported, refused
 from tests.support.postgres import Server
 from tests.support.running import Site
-from tests.support.standing import four_stores, objects, one_store, somebody, standing
+from tests.support.standing import four_stores, objects, one_store, passing, somebody, standing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,11 +72,11 @@ def qreal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.requirement("REQ-020", "REQ-021", "REQ-023", "REQ-037")
 async def test_IM74_no_op_and_injection_in_turn(postgres: Server) -> None:
-    async with standing(postgres, one_store(image_import_opts=plugins("no_op"))) as site:
+    async with passing(postgres, one_store(image_import_opts=plugins("no_op"))) as site:
         assert (await imported(site, RAW1K))["status"] == "active"
     several = "image_import_plugins = ['no_op', 'inject_image_metadata']"
     config = one_store(image_import_opts=several, inject_metadata_properties="inject = a:1")
-    async with standing(postgres, config) as site:
+    async with passing(postgres, config) as site:
         shown = await imported(site, RAW1K)
         assert (shown["status"], shown["a"]) == ("active", "1")
 
@@ -126,7 +126,7 @@ async def test_IM76_nor_do_copies_of_what_others_own(injecting: Site) -> None:
 @pytest.mark.requirement("REQ-025")
 async def test_settings_of_a_plugin_that_is_not_listed_do_nothing(postgres: Server) -> None:
     config = one_store(image_import_opts=plugins("no_op"), inject_metadata_properties=INJECT)
-    async with standing(postgres, config) as site:
+    async with passing(postgres, config) as site:
         shown = await imported(site, RAW1K)
         assert shown["status"] == "active"
         assert not {"property1", "property2"} & set(shown)
@@ -136,7 +136,7 @@ async def test_settings_of_a_plugin_that_is_not_listed_do_nothing(postgres: Serv
 async def test_closing_uploads_makes_users_import(postgres: Server) -> None:
     """By default everybody may upload, past the plugins; who may not is left with import."""
     config = one_store(image_import_opts=plugins("inject_image_metadata"), inject_metadata_properties=INJECT)
-    async with standing(postgres, config, rules={"upload_image": "role:admin"}) as site:
+    async with passing(postgres, config, rules={"upload_image": "role:admin"}) as site:
         assert await site.upload(await site.image(), RAW1K) == 403
         assert await site.upload(await site.image("ADM"), RAW1K, "ADM") == 204
         assert (await imported(site, RAW1K))["property1"] == "value1"
@@ -165,7 +165,7 @@ async def test_an_injected_property_is_the_operators(postgres: Server) -> None:
         (directory / "protection.conf").write_text(PROTECTION)
         return one_store(DEFAULT=where, image_import_opts=listed, inject_metadata_properties=INJECT)(directory)
 
-    async with standing(postgres, config) as site:
+    async with passing(postgres, config) as site:
         shown = await imported(site, RAW1K)
         image = shown["id"]
         assert (await site.show(image, "A"))["property1"] == "value1"
@@ -257,7 +257,7 @@ async def test_IM80_archives_that_cannot_be_taken(unpacking: Site, name: str) ->
 async def test_IM81_what_comes_out_is_bounded(postgres: Server) -> None:
     """Neither is the disk filled meanwhile: nothing is ever larger than allowed."""
     config = four_stores(DEFAULT=f"image_size_cap = {MIB}", image_import_opts=plugins("image_decompression"))
-    async with standing(postgres, config) as site:
+    async with passing(postgres, config) as site:
         shown = await imported(site, bomb(10))
         assert f"more than {MIB} bytes" in await refused(site, shown, "image_decompression")
 
@@ -303,7 +303,7 @@ async def test_injection_and_conversion_in_one_list(postgres: Server, qreal: byt
         image_import_opts="image_import_plugins = ['inject_image_metadata', 'image_conversion']",
         inject_metadata_properties=INJECT,
     )
-    async with standing(postgres, config) as site:
+    async with passing(postgres, config) as site:
         shown = await imported(site, qreal, disk_format="qcow2")
         assert (shown["status"], shown["disk_format"], shown["property2"]) == ("active", "raw", "value2")
 
@@ -313,7 +313,7 @@ async def test_injection_and_conversion_in_one_list(postgres: Server, qreal: byt
 
 async def test_IM85_an_unknown_plugin_refuses_the_start(postgres: Server) -> None:
     with pytest.raises(ConfigError, match=r"image_import_plugins: unknown plugin 'fred_mertz'"):
-        async with standing(postgres, one_store(image_import_opts="image_import_plugins = ['fred_mertz']")):
+        async with passing(postgres, one_store(image_import_opts="image_import_plugins = ['fred_mertz']")):
             pass
 
 
@@ -327,14 +327,14 @@ async def test_IM85_an_unknown_plugin_refuses_the_start(postgres: Server) -> Non
 async def test_IM101_wrong_options_refuse_the_start(postgres: Server, sections: dict[str, str], words: str) -> None:
     listed = plugins("inject_image_metadata", "image_decompression")
     with pytest.raises(ConfigError, match=words):
-        async with standing(postgres, one_store(image_import_opts=listed, **sections)):
+        async with passing(postgres, one_store(image_import_opts=listed, **sections)):
             pass
 
 
 async def test_conversion_without_qemu_img_refuses_the_start(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.steps.image_conversion.shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"'image_conversion' cannot be used: qemu-img is not installed"):
-        async with standing(postgres, one_store(image_import_opts=plugins("image_conversion"))):
+        async with passing(postgres, one_store(image_import_opts=plugins("image_conversion"))):
             pass
 
 
@@ -343,7 +343,7 @@ async def test_doubtful_settings_are_told_at_the_start(postgres: Server, monkeyp
     monkeypatch.setitem(sys.modules, "lhafile", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     wrong_way_round = plugins("image_conversion", "image_decompression")
-    async with standing(postgres, one_store(image_import_opts=wrong_way_round)) as site:
+    async with passing(postgres, one_store(image_import_opts=wrong_way_round)) as site:
         warnings = "\n".join(site.service.site.warnings)
         assert "image_conversion is listed before image_decompression" in warnings
         assert "lhafile is not installed" in warnings
