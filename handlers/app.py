@@ -32,6 +32,7 @@ from handlers import (
     image_update,
     images,
     imports,
+    locations,
     members,
     ops_imports,
     schema_resources,
@@ -57,6 +58,7 @@ log = structlog.get_logger(__name__)
 API: Final[tuple[Route, ...]] = (
     *images.ROUTES,
     *image_update.ROUTES,
+    *locations.ROUTES,
     *image_data.ROUTES,
     *actions.ROUTES,
     *tags.ROUTES,

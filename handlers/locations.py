@@ -1,23 +1,30 @@
-"""Where an image's data lies: shown, and changed through patches."""
+"""Where an image's data lies: told to services, registered by them and by users, changed through patches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+from aiohttp.web import StreamResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from handlers.call import Call
+from handlers import views
+from handlers.call import Call, not_found
 from handlers.patching import LocationOperation
+from handlers.routing import Route
 from handlers.schemas import validated
 from kernel import commands as c
 from kernel import events as e
+from kernel.decide import check_registrable
 from kernel.errors import Forbidden, Invalid
 from kernel.handle import Guard
-from kernel.image import Image
-from kernel.locating import locate
-from kernel.locations import Given, Proof, Terms, check_receptive, held, in_order
+from kernel.ids import new_id
+from kernel.image import LOCATION_IMPORT, Image
+from kernel.locating import locate, owner_of, scheme_of
+from kernel.locations import Given, Proof, Terms, check_receptive, held, in_order, is_hash
+from kernel.masking import masked
 from kernel.patch import Operation
+from kernel.site import Backend
 
 
 class ProofBody(BaseModel):
@@ -38,6 +45,101 @@ class LocationBody(BaseModel):
     url: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     metadata: dict[str, Any]
     validation_data: ProofBody | None = None
+
+
+class RegisteredBody(BaseModel):
+    """What lies somewhere already."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    validation_data: dict[str, Any] | None = None
+
+
+# --- the resource ------------------------------------------------------------------------
+
+_HASHES: Final = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+"""Algorithms in which data can be vouched for, and the digits of their hashes."""
+
+
+async def index(call: Call) -> StreamResponse:
+    """`GET /v2/images/{image_id}/locations`; policy alone decides, for the services that ask own no image."""
+    image_id = call.parameters["image_id"]
+    image = await call.service.queries.image(image_id)
+    if not image.exists or image.gone:
+        raise not_found(image_id)
+    if not call.policy.allowed_image(call.actor, "fetch_image_location", image):
+        raise Forbidden("You are not authorized to complete this action") if call.sees(image) else not_found(image_id)
+    site = call.service.site
+    return call.reply([views.location_of(location, site) for location in in_order(image.locations, site.reading_order)])
+
+
+async def register(call: Call) -> StreamResponse:
+    """`POST /v2/images/{image_id}/locations`: a worker finds out what is there, and hashes it."""
+    document = await call.json(dict)
+    body = validated(RegisteredBody, document)
+    proof = _vouched(body.validation_data or {})
+    scheme = scheme_of(body.url)
+    image_id = call.parameters["image_id"]
+
+    def may(image: Image) -> None:
+        if not call.sees(image):
+            raise not_found(image_id)
+        check_registrable(image)
+        if not call.policy.allowed_image(call.actor, "add_image_location", image):
+            raise Forbidden("You are not authorized to complete this action")
+        served = any({"http", "https"} & backend.driver.schemes for backend in call.service.site.backends.values())
+        if not {"service"} & {*call.actor.roles, *call.actor.service_roles} and not (
+            scheme in ("http", "https") and served
+        ):
+            raise Forbidden("Only services may register locations other than http and https ones")
+
+    request = _registration(call, body, document, proof)
+    await call.service.commands.handle(image_id, c.RegisterLocation(request=request), context=call.context, guard=may)
+    return call.empty(202)
+
+
+def _vouched(said: dict[str, Any]) -> dict[str, str]:
+    """The hash that a client gives, well formed; nothing if it gives none."""
+    if not said:
+        return {}
+    if set(said) != {"os_hash_algo", "os_hash_value"}:
+        raise Invalid("validation_data: os_hash_algo and os_hash_value are given together, and nothing else")
+    algo, value = said["os_hash_algo"], said["os_hash_value"]
+    if not isinstance(algo, str) or algo not in _HASHES:
+        raise Invalid(f"validation_data.os_hash_algo: must be one of {', '.join(_HASHES)}")
+    if not isinstance(value, str) or not is_hash(value, _HASHES[algo]):
+        raise Invalid(f"validation_data.os_hash_value: is not a hash of {algo}")
+    return {"os_hash_algo": algo, "os_hash_value": value.lower()}
+
+
+def _registration(
+    call: Call, body: RegisteredBody, document: dict[str, Any], proof: dict[str, str]
+) -> e.ImportRequested:
+    site, settings = call.service.site, call.service.settings
+    try:
+        backend: Backend | None = owner_of(site, body.url)
+    except Invalid:  # told by the task
+        backend = None
+    hashes = settings.default.do_secure_hash
+    options = {
+        "url": body.url,
+        "hash": hashes,
+        "verify": hashes and bool(proof),
+        "leave": backend is not None and backend.read_only,
+        **({"store": backend.name} if backend else {}),
+        **proof,
+    }
+    return e.ImportRequested(
+        task_id=str(new_id()),
+        type=LOCATION_IMPORT,
+        method=LOCATION_IMPORT,
+        request=masked(document),
+        options=options,
+        multi=site.multi,
+        inspects=False,
+        task_ttl=settings.task.task_time_to_live * 3600,
+    )
 
 
 # --- patches -----------------------------------------------------------------------------
@@ -130,3 +232,22 @@ def _own(call: Call, body: LocationBody) -> dict[str, Any]:
     """Metadata without the name of the store, which the service adds where there are several."""
     multi = call.service.site.multi
     return {name: value for name, value in body.metadata.items() if name != "store" or not multi}
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/images/{image_id}/locations",
+        handler=index,
+        summary="Where an image's data lies",
+    ),
+    Route(
+        method="POST",
+        path="/images/{image_id}/locations",
+        handler=register,
+        body="json",
+        success=(202,),
+        errors=(400, 401, 403, 404, 409),
+        summary="Register data that lies somewhere already",
+    ),
+)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from kernel.events import Location
-from kernel.image import Image, Task
+from kernel.image import LOCATION_IMPORT, Image, Task
 from kernel.locations import in_order
 from kernel.queries import TaskRecord
 from kernel.rows import shown_properties
@@ -126,6 +126,9 @@ def image_task(record: TaskRecord) -> dict[str, Any]:
 
 def task_input(task: Task, image_id: str) -> dict[str, Any]:
     """What the task was asked, as clients read it."""
+    if task.type == LOCATION_IMPORT:
+        said = task.request.get("validation_data") or {}
+        return {"image_id": image_id, "loc_url": task.request["url"], "validation_data": said}
     stores: list[str | None] = list(task.stores) if task.multi else [None]
     return {"image_id": image_id, "import_req": task.request, "backend": stores}
 

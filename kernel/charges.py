@@ -36,6 +36,7 @@ def charges(image: Image) -> dict[tuple[str, str], int]:
     declared = (image.transfer.declared_size or 0) if image.transfer else 0
     saving = image.status == "saving"
     making = job is not None and job.makes and image.status == "queued"
+    registering = job is not None and job.registers
     if job is not None and (job.fetches or job.copies):
         staged = job.started
     else:
@@ -44,7 +45,7 @@ def charges(image: Image) -> dict[tuple[str, str], int]:
     return {
         (owner, COUNT_TOTAL): 1,
         (owner, SIZE_TOTAL): size * copies + (declared if saving else 0),
-        (owner, STAGE_TOTAL): max(size, declared) if staged else 0,
+        (owner, STAGE_TOTAL): max(size, declared) if staged and not registering else 0,
         (owner, COUNT_UPLOADING): 1 if staged or saving else 0,
     }
 

@@ -112,6 +112,12 @@ class ReplaceLocations(Command, frozen=True, kw_only=True):
     terms: Terms
 
 
+class RegisterLocation(Command, frozen=True, kw_only=True):
+    """Have a worker take over what lies at a location."""
+
+    request: e.ImportRequested
+
+
 # --- bytes from clients ----------------------------------------------------------------
 
 
@@ -187,6 +193,16 @@ class RecordInspection(WorkerCommand, frozen=True, kw_only=True):
     virtual_size: int | None = None
     disk_format: str | None = None
     """What to take an image for whose format nobody has declared."""
+
+
+class RecordLocation(WorkerCommand, frozen=True, kw_only=True):
+    location: e.Location
+    digests: e.Digests | None = None
+    """Hashes that nobody is going to verify."""
+
+
+class RecordHash(WorkerCommand, frozen=True, kw_only=True):
+    digests: e.Digests
 
 
 class FailStep(WorkerCommand, frozen=True, kw_only=True):

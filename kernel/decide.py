@@ -196,6 +196,21 @@ def _replace_locations(command: c.ReplaceLocations, image: Image) -> Sequence[e.
     return (locations.replaced(image, command.given, command.terms),)
 
 
+def check_registrable(image: Image) -> None:
+    """Refuse a location for an image that has data, or is getting some."""
+    _must_exist(image)
+    if image.status != "queued":
+        raise Conflict(f"Only queued images take a location; this one is {image.status}")
+
+
+@on(c.RegisterLocation)
+def _register_location(command: c.RegisterLocation, image: Image) -> Sequence[e.Event]:
+    check_registrable(image)
+    check_unlocked(image)
+    locations.check_receptive(image, missing_formats(image))
+    return (command.request,)
+
+
 # --- bytes from clients ----------------------------------------------------------------
 
 
@@ -349,6 +364,23 @@ def _record_inspection(command: c.RecordInspection, image: Image) -> Sequence[e.
     _in_turn(image, command, "inspect")
     found = UNSET if command.disk_format is None else command.disk_format
     return (e.DataInspected(detected=command.detected, virtual_size=command.virtual_size, disk_format=found),)
+
+
+@on(c.RecordLocation)
+def _record_location(command: c.RecordLocation, image: Image) -> Sequence[e.Event]:
+    job, location = _in_turn(image, command, "register"), command.location
+    missing = missing_formats(image)
+    if missing:
+        reason = f"Properties {', '.join(missing)} are not set any more"
+        return (e.StepFailed(step="register", reason=reason, kind="bad_value"),)
+    added = e.LocationAdded(location=location, size=location.size, digests=command.digests)
+    return (added,) if job.options["hash"] else (added, e.ImportCompleted(task_id=job.task_id))
+
+
+@on(c.RecordHash)
+def _record_hash(command: c.RecordHash, image: Image) -> Sequence[e.Event]:
+    job = _in_turn(image, command, "hash")
+    return (e.DataHashed(digests=command.digests), e.ImportCompleted(task_id=job.task_id))
 
 
 @on(c.FailStep)

@@ -252,7 +252,8 @@ class ImportRequested(Event, frozen=True, kw_only=True):
     task_ttl: int = 172800
     """Seconds for which the finished task stays readable."""
     type: str = "api_image_import"
-    """The kind of its public record; `import` and `image_import` make the image that they import."""
+    """The kind of its public record; `import` and `image_import` make the image that they import,
+    `location_import` takes over what lies somewhere already."""
     flaw: str | None = None
     """Why it cannot succeed, known already, but to be told by the task only."""
 
@@ -380,6 +381,12 @@ class LocationAdded(Event, frozen=True, kw_only=True):
     size: int | None = None
     digests: Digests | None = None
     index: int | None = None
+
+
+class DataHashed(Event, frozen=True, kw_only=True):
+    """What lies at a registered location was read, and has these hashes."""
+
+    digests: Digests
 
 
 class LocationsReplaced(Event, frozen=True, kw_only=True):

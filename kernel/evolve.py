@@ -21,6 +21,7 @@ from kernel.events import Sweep
 from kernel.image import (
     IMAGE_IMPORT,
     IMPORT,
+    LOCATION_IMPORT,
     STAGING,
     WITHOUT_DATA,
     Change,
@@ -244,6 +245,7 @@ _NO_EPOCH = 2**62
 
 @on(e.StagingStarted)
 def _staging_started(image: Image, event: e.StagingStarted, meta: Meta) -> Image:
+    image = _afresh(image)
     transfer = Transfer(id=event.transfer, store=STAGING, epoch=meta.epoch or 0, declared_size=event.declared_size)
     return replace(image, status="uploading", transfer=transfer, updated_at=meta.at)
 
@@ -260,6 +262,7 @@ def _staging_failed(image: Image, event: e.StagingFailed, meta: Meta) -> Image:
 
 @on(e.UploadStarted)
 def _upload_started(image: Image, event: e.UploadStarted, meta: Meta) -> Image:
+    image = _afresh(image)
     transfer = Transfer(
         id=event.transfer,
         store=event.store,
@@ -322,6 +325,7 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
         inspects=event.inspects,
         describes=event.describes,
         makes=event.type in (IMPORT, IMAGE_IMPORT),
+        registers=event.type == LOCATION_IMPORT,
         flaw=event.flaw,
         data=None if event.fetches else image.staged,
     )
@@ -342,14 +346,15 @@ def _import_requested(image: Image, event: e.ImportRequested, meta: Meta) -> Ima
         updated_at=meta.at,
         ttl=event.task_ttl,
     )
+    keeps_status = event.copies or job.makes or (job.registers and not event.options["verify"])
     return replace(
-        image,
-        status=image.status if event.copies or job.makes else "importing",
+        _afresh(image),
+        status=image.status if keeps_status else "importing",
         staged=None,
         job=job,
         task=task,
-        importing=tuple(importing),
-        failed=tuple(failed),
+        importing=image.importing if job.registers else tuple(importing),
+        failed=image.failed if job.registers else tuple(failed),
         multi=event.multi,
         updated_at=meta.at,
     )
@@ -496,17 +501,35 @@ def _import_failed(image: Image, event: e.ImportFailed, meta: Meta) -> Image:
         sweeps = _merge([*sweeps, *late])
     image = _undo_changes(image, job)
     task = _end(image.task, meta, "failure", event.reason)
+    if job.registers:
+        image = _unregistered(image, job)
+    else:
+        image = replace(
+            image,
+            importing=tuple(store for store in image.importing or () if store not in job.stores),
+            failed=_with(image.failed or (), blamed if job.multi else ()),
+        )
     return replace(
         image,
         job=None,
         task=task,
         expiring=_expiring(image, task),
-        importing=tuple(store for store in image.importing or () if store not in job.stores),
-        failed=_with(image.failed or (), blamed if job.multi else ()),
         sweeps=sweeps,
         updated_at=meta.at,
         **_without_data(image, job, meta),
     )
+
+
+def _unregistered(image: Image, job: Job) -> Image:
+    """Bytes that were refused are not ours to delete; where none can be deleted the image still tells of them."""
+    if image.status == "importing" and not job.options["leave"]:
+        return replace(image, locations=())
+    return image
+
+
+def _afresh(image: Image) -> Image:
+    """A queued image without the location that a registration which failed may have left on it."""
+    return replace(image, locations=()) if image.status == "queued" and image.locations else image
 
 
 def _without_data(image: Image, job: Job, meta: Meta) -> dict[str, Any]:
@@ -589,7 +612,8 @@ def _expiring(image: Image, ended: Task | None) -> Task | None:
 
 @on(e.LocationAdded)
 def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
-    there = () if image.status == "queued" else image.locations
+    image = _afresh(image)
+    there = image.locations
     index = len(there) if event.index is None else event.index
     locations = (*there[:index], event.location, *there[index:])
     changed: dict[str, Any] = {}
@@ -598,6 +622,8 @@ def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
         changed = {"checksum": digests.md5 or None, "hash_algo": digests.algo, "hash_value": digests.value}
     size = image.size if image.size is not None else event.size
     status = "active" if image.status == "queued" else image.status
+    if image.job is not None and image.job.registers:
+        image = replace(image, job=replace(image.job, registered=True))
     return replace(
         image,
         locations=locations,
@@ -608,6 +634,14 @@ def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
         updated_at=meta.at,
         **changed,
     )
+
+
+@on(e.DataHashed)
+def _hashed(image: Image, event: e.DataHashed, meta: Meta) -> Image:
+    digests = event.digests
+    hashes = {"checksum": digests.md5, "hash_algo": digests.algo, "hash_value": digests.value}
+    status: Status = "active" if image.status == "importing" else image.status
+    return _job(replace(image, status=status, updated_at=meta.at, **hashes), meta)
 
 
 @on(e.LocationsReplaced)

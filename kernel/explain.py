@@ -52,6 +52,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
     advice: tuple[str, ...]
 
 
+_ENDS: Final = (e.ImportCompleted, e.ImportFailed, e.ImportPreempted, e.ImageDeleted, e.DeletionScheduled)
+
+
 def explain(items: Sequence[Recorded], task: Task, image: Image, *, at_work: bool = False) -> Explanation:
     """Explain the task whose events are among `items`.
 
@@ -77,7 +80,7 @@ def _own(items: Sequence[Recorded], task_id: str) -> list[Recorded]:
         if not own and not (isinstance(event, e.ImportRequested) and event.task_id == task_id):
             continue
         own.append(item)
-        if isinstance(event, e.ImportCompleted | e.ImportFailed | e.ImportPreempted | e.ImageDeleted):
+        if isinstance(event, _ENDS):
             break
     return own
 
@@ -120,6 +123,9 @@ _TEXTS: Final[dict[type[e.Event], Callable[[Any], str]]] = {
     e.ImportCompleted: lambda event: "It is done",
     e.ImportFailed: lambda event: "Everything it had done was taken back",
     e.ImageDeleted: lambda event: "The image was deleted, which ended the import",
+    e.DeletionScheduled: lambda event: "The image was deleted, which ended the import",
+    e.LocationAdded: lambda event: f"What lies at the location, {event.size} bytes, became the image's",
+    e.DataHashed: lambda event: "The data was read and hashed",
 }
 
 
@@ -135,6 +141,8 @@ _STEPS: Final[dict[str, Ending]] = {
     "quota": "quota",
     "describe": "metadata",
     "fetch": "source",
+    "register": "source",
+    "hash": "source",
     "inspect": "inspection",
     "verify": "staged data",
 }
@@ -146,7 +154,7 @@ def _ending(own: Sequence[Recorded], task: Task) -> tuple[Ending, Recorded | Non
         return ("some stores failed", stores[-1]) if stores else ("success", None)
     for item in own:
         match item.event:
-            case e.ImageDeleted():
+            case e.ImageDeleted() | e.DeletionScheduled():
                 return "deleted", item
             case e.ImportCancelled():
                 return "cancelled", item

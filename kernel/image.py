@@ -63,6 +63,10 @@ IMAGE_IMPORT: Final = "image_import"
 """Type of the records of `/v2/image-imports`, whose image appears with their success."""
 
 
+LOCATION_IMPORT: Final = "location_import"
+"""Type of the tasks that register and hash what lies somewhere already."""
+
+
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of the values inside the state."""
 
@@ -139,6 +143,9 @@ class Job(State, frozen=True, kw_only=True):
     """Bytes that the image this one is copied from has."""
     makes: bool = False
     """Whether it makes the image that it imports, so that the image goes if the import fails."""
+    registers: bool = False
+    """Whether it takes over what lies somewhere already; it writes nothing."""
+    registered: bool = False
     flaw: str | None = None
     started: bool = False
     inspected: bool = False

@@ -46,9 +46,12 @@ def owner_of(site: Site, url: str, named: Any = None) -> Backend:
     raise Invalid(f"metadata.store: no store of this name keeps data at locations of the scheme '{scheme[:40]}'")
 
 
-async def locate(site: Site, url: str, metadata: dict[str, Any]) -> Location:
-    """The location as the image will have it; `Invalid` when there is nothing, or nothing that may be registered."""
-    backend = owner_of(site, url, metadata.get("store") if site.multi else None)
+async def locate(site: Site, url: str, metadata: dict[str, Any], store: str | None = None) -> Location:
+    """The location as the image will have it, in a store that the caller or the metadata may name.
+
+    `Invalid` when there is nothing, or nothing that may be registered.
+    """
+    backend = owner_of(site, url, store or (metadata.get("store") if site.multi else None))
     try:
         async with asyncio.timeout(_PATIENCE):
             if isinstance(backend.store, TakesForeign) and not backend.store.foreign(url):

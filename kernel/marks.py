@@ -20,6 +20,7 @@ EFFECTS: Final = (
     "storing begins",
     "stored",
     "fetched",
+    "hashed",
     "step done",
     "deleted",
     "swept",
@@ -49,6 +50,8 @@ RECORDS: Final[tuple[type[e.Event], ...]] = (
     e.ImageAppeared,
     e.ImportCompleted,
     e.ImportFailed,
+    e.LocationAdded,
+    e.DataHashed,
     e.ImageDeleted,
     e.BytesPurged,
 )

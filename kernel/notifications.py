@@ -128,12 +128,13 @@ def _appeared(event: e.ImageAppeared, before: Image, after: Image) -> Sequence[_
     e.StagingFailed,
     e.MetadataCopied,
     e.LocationAdded,
+    e.DataHashed,
     e.LocationsReplaced,
     e.LocationRemoved,
 )
 def _updated(event: e.Event, before: Image, after: Image) -> Sequence[_Message]:
     messages = [_Message("image.update", _image(after))]
-    if before.status != "active" and after.status == "active" and isinstance(event, e.LocationAdded):
+    if before.status != "active" and after.status == "active" and isinstance(event, e.LocationAdded | e.DataHashed):
         messages.insert(0, _Message("image.activate", _image(after)))
     return messages
 

@@ -39,6 +39,7 @@ from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
 from kernel.naming import blob_name
 from kernel.purge import Purger
+from kernel.registering import Registrar
 from kernel.signing import signature_of
 from kernel.site import Site
 from kernel.sources import CopySource, Source, StagedSource
@@ -98,6 +99,7 @@ class Runner:
         assert handled.lease is not None
         self._image, self._lease, self._claimed = handled.after, handled.lease, True
         self._writer = Writer(self._site, self._lease)
+        self._registrar = Registrar(self._site, self._lease)
         self._acquirer = Acquirer(self._site, self._lease, self._context, self._note)
         return self._lease
 
@@ -155,7 +157,7 @@ class Runner:
     # --- recording -------------------------------------------------------------------
 
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
-        last = any(isinstance(command, c.ClearStaging | c.FinishUndo) for command in outcomes)
+        last = any(isinstance(command, c.ClearStaging | c.RecordHash | c.FinishUndo) for command in outcomes)
         while True:
             recording = self._commands.handle(
                 self._image.id,
@@ -171,6 +173,9 @@ class Runner:
             try:
                 before, self._image = self._image, (await asyncio.shield(recording)).after
             except OverQuota as error:
+                if self._image.job is not None and self._image.job.registers:
+                    outcomes, self._limits = (self._too_dear(error),), {}
+                    continue
                 if self._asked_for in self._full:
                     raise
                 self._full[self._asked_for] = error
@@ -251,6 +256,10 @@ class Runner:
 
     async def _perform(self, work: Work, image: Image, job: Job) -> Sequence[c.Command]:
         match work.kind:
+            case "register":
+                return await self._guarded(work.kind, self._registrar.register(image, job))
+            case "hash":
+                return await self._guarded(work.kind, self._registrar.hash(image, job))
             case "describe":
                 return await self._guarded(work.kind, self._acquirer.describe(image, job))
             case "fetch":

@@ -18,6 +18,8 @@ Kind = Literal[
     "discard",  # a client's transfer whose process is gone: back to queued
     "begin",
     "describe",  # take formats and properties over from elsewhere
+    "register",  # find out whose a location is and how much lies there
+    "hash",  # read what lies there
     "fetch",  # bring the bytes into staging
     "step",  # run the next plugin
     "inspect",
@@ -63,6 +65,9 @@ def _next_step(job: Job) -> Work:
         return Work("undo", f"undo:{task}")
     if not job.started:
         return Work("begin", f"begin:{task}")
+    if job.registers:
+        kind: Kind = "hash" if job.registered else "register"
+        return Work(kind, f"{kind}:{task}")
     if job.describes and not job.described:
         return Work("describe", f"describe:{task}")
     if job.fetches and job.data is None and not job.done and not job.failed:

@@ -259,6 +259,11 @@ def _location_added(event: e.LocationAdded) -> str:
     return f"{event.location.url} in {event.location.store}"
 
 
+@_on(e.DataHashed)
+def _hashed(event: e.DataHashed) -> str:
+    return f"{event.digests.algo} {event.digests.value[:16]}"
+
+
 @_on(e.LocationsReplaced)
 def _locations_replaced(event: e.LocationsReplaced) -> str:
     return f"now {_list(location.url for location in event.locations)}"

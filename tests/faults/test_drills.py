@@ -27,6 +27,7 @@ KILLED = (
     "after ImportStarted",
     "after FetchStarted",
     "fetched",
+    "hashed",
     "step done",
     "after StepCompleted",
     "stored",

@@ -144,6 +144,7 @@ EXPECTED: dict[str, e.Event] = {
     "ImportCancelled.v1": e.ImportCancelled(task_id=_TASK, reason="an operator asked for it"),
     "ImportPreempted.v1": e.ImportPreempted(task_id=_TASK),
     "ImageImportExpired.v1": e.ImageImportExpired(task_id=_TASK),
+    "DataHashed.v1": e.DataHashed(digests=_DIGESTS),
     "LocationAdded.v1": e.LocationAdded(location=_FOREIGN, size=43, digests=_DIGESTS, index=0),
     "LocationsReplaced.v1": e.LocationsReplaced(locations=(_LOCATION, _FOREIGN)),
     "LocationRemoved.v1": e.LocationRemoved(url="http://mirror/x", store="web", metadata={"key": "value"}),

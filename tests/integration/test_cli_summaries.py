@@ -83,6 +83,7 @@ SAID: list[tuple[e.Event, str]] = [
     (e.ImageImportExpired(task_id="t"), "the record of the image import"),
     (e.ImageExpected(image=e.ImageCreated(image_id="i", name="n")), "to be made by its import: 'n', no format"),
     (e.ImageAppeared(), "the image is there"),
+    (e.DataHashed(digests=DIGESTS), "sha512 07e5"),
     (e.LocationAdded(location=FAST), "file:///fast/x in fast"),
     (e.LocationsReplaced(locations=(FAST,)), "now file:///fast/x"),
     (e.LocationRemoved(url="file:///fast/x", store="fast"), "no longer file:///fast/x in fast"),

@@ -91,6 +91,25 @@ def downloading(*stores: str, **more: Any) -> e.ImportRequested:
     return requested(*stores, **{"method": "web-download", "fetches": True, **more})
 
 
+def registering(**more: Any) -> e.ImportRequested:
+    """An import of what lies somewhere already, hashed but not compared with anything."""
+    options = {"url": "web://theirs", "store": "web", "hash": True, "verify": False, "leave": True, **more}
+    return e.ImportRequested(
+        task_id=TASK,
+        type="location_import",
+        method="location_import",
+        request={"url": "web://theirs"},
+        options=options,
+        multi=True,
+        inspects=False,
+    )
+
+
+def theirs(size: int = 3) -> e.LocationAdded:
+    """Bytes of others that became an image's."""
+    return e.LocationAdded(location=location("web", size, url="web://theirs", name=None), size=size)
+
+
 def inspected(**more: Any) -> e.DataInspected:
     return e.DataInspected(**{"detected": ("raw",), "virtual_size": 3, **more})
 

@@ -31,12 +31,14 @@ from tests.support.builders import (
     not_stored,
     record_failure,
     record_success,
+    registering,
     request_import,
     requested,
     staged,
     step_failed,
     store_started,
     stored,
+    theirs,
     uploaded,
     writing,
 )
@@ -365,6 +367,16 @@ OUTCOMES: dict[type[Command], tuple[tuple[e.Event, ...], Command, tuple[e.Event,
         CLEAR,
         (e.StagingCleared(kept=("file:///staging/stuck",)), e.ImportCompleted(task_id=TASK)),
     ),
+    c.RecordLocation: (
+        (created(), registering(), e.ImportStarted()),
+        c.RecordLocation(task_id=TASK, location=theirs().location),
+        (theirs(),),
+    ),
+    c.RecordHash: (
+        (created(), registering(verify=True), e.ImportStarted(), theirs()),
+        c.RecordHash(task_id=TASK, digests=digests()),
+        (e.DataHashed(digests=digests()), e.ImportCompleted(task_id=TASK)),
+    ),
     c.FinishUndo: (FAILED, FINISH, (failed("no space"),)),
 }
 """Worker command -> what happened before it, the command, what it causes."""
@@ -559,3 +571,27 @@ def test_a_transfer_into_staging_leaves_a_search_of_staging() -> None:
 def test_refusals_are_of_the_services_own_kind() -> None:
     assert issubclass(Fenced, EntrepotError)
     assert completed()[1] == e.ImportCompleted(task_id=TASK)
+
+
+# --- locations that are registered ---------------------------------------------------------
+
+
+def test_data_is_registered_for_queued_images_with_formats() -> None:
+    command = c.RegisterLocation(request=registering())
+    given(created()).when(command).then(registering())
+    for past in (STAGED, ACTIVE, SUSPENDED, writing("a")):
+        given(*past).when(command).refuses(Conflict)
+    given(created(disk_format=None)).when(command).refuses(Invalid, "disk_format")
+    given(created(), registering()).when(command).refuses(Conflict, "active task")
+
+
+def test_data_that_nobody_hashes_is_there_at_once() -> None:
+    past = (created(), registering(hash=False), e.ImportStarted())
+    command = c.RecordLocation(task_id=TASK, location=theirs().location)
+    given(*past).when(command).then(theirs(), e.ImportCompleted(task_id=TASK))
+
+
+def test_formats_that_were_taken_away_meanwhile_fail_the_registration() -> None:
+    past = (created(), registering(), e.ImportStarted(), e.ImageUpdated(disk_format=None))
+    after = given(*past).when(c.RecordLocation(task_id=TASK, location=theirs().location)).events
+    assert [type(event) for event in after] == [e.StepFailed]

@@ -31,10 +31,12 @@ from tests.support.builders import (
     location,
     name_in,
     not_stored,
+    registering,
     requested,
     step_failed,
     store_started,
     stored,
+    theirs,
     uploaded,
     writing,
 )
@@ -681,3 +683,44 @@ def test_an_upload_after_a_failed_import_is_a_fresh_start() -> None:
 def test_a_task_lives_on_for_as_long_as_was_asked_within_reason(ttl: int, days: int) -> None:
     task = task_of(*importing("a", task_ttl=ttl), step_failed(), failed())
     assert task.expires_at == task.updated_at + timedelta(days=days)
+
+
+# --- data that lies somewhere already ------------------------------------------------------
+
+
+def test_registered_data_is_active_at_once_and_hashed_after_that() -> None:
+    past = (created(), registering(), e.ImportStarted())
+    assert state(*past).status == "queued"
+    there = state(*past, theirs())
+    assert (there.status, there.size, there.checksum) == ("active", 3, None)
+    assert there.job is not None
+    hashed = state(*past, theirs(), e.DataHashed(digests=digests()))
+    assert (hashed.status, hashed.checksum, hashed.hash_value) == ("active", "md5-d1", "sha512-d1")
+    done = state(*past, theirs(), e.DataHashed(digests=digests()), e.ImportCompleted(task_id=TASK))
+    assert (done.job, done.importing, done.failed) == (None, None, None)
+
+
+def test_registered_data_that_is_compared_is_active_only_then() -> None:
+    past = (created(), registering(verify=True), e.ImportStarted(), theirs())
+    assert state(*past).status == "importing"
+    assert state(*past, e.DataHashed(digests=digests())).status == "active"
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_registered_data_that_differs_is_not_the_images(leave: bool) -> None:
+    """Nor is it garbage: it was never ours.  Where nothing can be deleted the image still tells of it."""
+    past = (created(), registering(verify=True, leave=leave), e.ImportStarted(), theirs())
+    image = state(*past, step_failed("hash"), failed())
+    assert (image.status, image.size, image.garbage, image.job) == ("queued", None, (), None)
+    assert image.stores == (("web",) if leave else ())
+    assert (image.importing, image.failed) == (None, None)
+    for again in ((e.StagingStarted(transfer="t"),), (registering(),), (theirs(),), *(((*uploaded("a"),),))):
+        stores = state(*past, step_failed("hash"), failed(), *again).stores
+        assert len(stores) <= 1
+        assert stores in ((), ("a",), ("web",))
+
+
+def test_data_that_could_not_be_hashed_stays() -> None:
+    past = (created(), registering(), e.ImportStarted(), theirs())
+    image = state(*past, step_failed("hash"), failed())
+    assert (image.status, image.stores, image.checksum) == ("active", ("web",), None)

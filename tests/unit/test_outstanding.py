@@ -22,10 +22,12 @@ from tests.support.builders import (
     importing,
     inspected,
     not_stored,
+    registering,
     requested,
     step_failed,
     store_started,
     stored,
+    theirs,
     uploaded,
     writing,
 )
@@ -284,3 +286,12 @@ def test_a_worker_is_left_in_peace_by_anything_else(past: tuple[e.Event, ...], e
 def test_a_finished_import_leaves_the_state_without_work() -> None:
     assert work(*writing("a"), *stored("a"), *completed()) is None
     assert work(*writing("a"), *stored("a")) == CLEAR
+
+
+def test_data_that_lies_somewhere_is_registered_then_hashed() -> None:
+    past = (created(), registering())
+    assert work(*past) == Work("begin", f"begin:{TASK}")
+    assert work(*past, e.ImportStarted()) == Work("register", f"register:{TASK}")
+    assert work(*past, e.ImportStarted(), theirs()) == Work("hash", f"hash:{TASK}")
+    assert work(*past, e.ImportStarted(), theirs(), e.LeaseTakenOver()) == Work("hash", f"hash:{TASK}")
+    assert work(*past, e.ImportStarted(), step_failed("register")) == UNDO
