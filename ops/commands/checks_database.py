@@ -25,12 +25,12 @@ _OVERDUE: Final = 60.0
 _BEHIND: Final = 1000
 """Events a consumer may lag behind."""
 
-_SINCE: Final = "greatest(due_at, (state->>'at')::timestamptz)"
+_SINCE: Final = "greatest(i.due_at, (s.state->>'at')::timestamptz)"
 """Since when work waits: work that is due at once is dated back, so the newest event tells."""
 
 _WORK: Final = f"""
 SELECT count(*) AS count, min({_SINCE}) AS since, string_agg(DISTINCT work, ', ' ORDER BY work) AS kinds
-FROM images i WHERE work IS NOT NULL AND due_at <= clock_timestamp()
+FROM images i LEFT JOIN states s ON s.id = i.id WHERE work IS NOT NULL AND due_at <= clock_timestamp()
   AND NOT EXISTS (SELECT FROM leases l WHERE l.stream = i.id AND l.until > clock_timestamp())
 """
 _LATER: Final = "SELECT count(*) FROM images WHERE work IS NOT NULL AND due_at > clock_timestamp()"
