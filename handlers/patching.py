@@ -11,12 +11,15 @@ from typing import Any, Final, cast, get_args
 
 from handlers.errors import HttpError
 from handlers.schemas import READ_ONLY_PRESENCE, READ_ONLY_VALUES, RESERVED, RESERVED_PREFIX
-from kernel.errors import Forbidden, Invalid
+from kernel.errors import Forbidden, Invalid, TooLarge
 from kernel.patch import FIELDS, Operation, Right, Verb
 
 NEW: Final = "application/openstack-images-v2.1-json-patch"
 OLD: Final = "application/openstack-images-v2.0-json-patch"
 ACCEPT_PATCH: Final = f"{NEW}, {OLD}"
+
+MOST: Final = 10_000
+"""Operations of one patch; more would keep everybody else waiting."""
 
 Check = Callable[[str, Any], Any]
 """(name, value) -> the value as an image holds it; `Invalid` if the schema forbids it."""
@@ -57,6 +60,8 @@ class Reader:
 
     def operations(self, document: Sequence[Any]) -> tuple[Operation, ...]:
         """What a document asks for, in order."""
+        if len(document) > MOST:
+            raise TooLarge(f"A patch holds at most {MOST} operations, not {len(document)}")
         return tuple(self._operation(item) for item in document)
 
     def _operation(self, item: Any) -> Operation:

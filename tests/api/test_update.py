@@ -432,3 +432,9 @@ async def test_long_texts_are_not_echoed_whole(one: Site) -> None:
     answer = await one.call("PATCH", f"/images/{image}", data=body, headers={"Content-Type": NEW})
     assert answer.status == 400
     assert len(await answer.read()) < 1000
+
+
+async def test_a_patch_has_an_end(one: Site) -> None:
+    image = await one.image()
+    many = [add("a", "x")] * 10_001
+    assert await statuses(one, image, many, many[:-1]) == [413, 200]
