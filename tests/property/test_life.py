@@ -25,6 +25,7 @@ from kernel.errors import EntrepotError, Fenced
 from kernel.evolve import NOTHING, evolve
 from kernel.image import IMAGE_IMPORT, IMPORT, STAGING, TRANSITIONS, Image, Job
 from kernel.naming import blob_name
+from kernel.patch import Operation
 from kernel.purge import valid_names
 from kernel.work import outstanding
 from tests.support.builders import IMAGE, at, blob, created, digests, location, meta
@@ -38,6 +39,10 @@ Bytes = tuple[str, str]
 
 some_stores = st.lists(st.sampled_from(STORES), min_size=1, max_size=3, unique=True).map(tuple)
 some_number = st.integers(0, 11)
+
+
+def edit(operation: Operation) -> c.PatchImage:
+    return c.PatchImage(operations=(operation,))
 
 
 class Late(Struct):
@@ -90,7 +95,7 @@ class Life(RuleBasedStateMachine):
         return True
 
     def happens(self, event: e.Event) -> None:
-        """An event of a user, as long as there is no command for it."""
+        """An event that no command causes now: users' formats, as older versions may have recorded them."""
         self.now += 1
         before, self.image = self.image, evolve(self.image, event, meta(self.now, epoch=None))
         self.check(before, event, self.image)
@@ -308,10 +313,10 @@ class Life(RuleBasedStateMachine):
             self.happens(e.ImageUpdated(disk_format=f"u{self.now}"))
             self.expected["disk_format"] = self.image.disk_format
         elif number < 8 or name not in self.image.properties:
-            self.happens(e.ImageUpdated(properties_set={name: f"u{self.now}"}))
+            assert self.record(edit(Operation(verb="add", name=name, value=f"u{self.now}")))
             self.expected["properties"][name] = self.image.properties[name]
         else:
-            self.happens(e.ImageUpdated(properties_removed=(name,)))
+            assert self.record(edit(Operation(verb="remove", name=name)))
             self.expected["properties"].pop(name, None)
 
     # --- workers ---------------------------------------------------------------------
