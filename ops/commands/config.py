@@ -17,7 +17,7 @@ from kernel.registry import Registry, discover
 from kernel.settings import SECTIONS, Settings
 from ops import reference
 from ops.commands import terminal, units
-from ops.commands.faults import faults, listed
+from ops.commands.faults import doubts, faults, listed
 from ops.commands.options import EXIT_CODES, TROUBLE, AsJson, ConfigFiles, State
 from ops.config import extension_sections, load, unused
 
@@ -35,13 +35,15 @@ def check_command(
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say everything that is wrong with the settings at once, and what of them has no effect."""
-    found, without_effect = _checked(files, state)
+    """Say everything that is wrong with the settings at once, what of them is doubtful, and what has no effect."""
+    found, doubtful, without_effect = _checked(files, state)
     if as_json:
-        terminal.document({"faults": found, "unused": without_effect})
+        terminal.document({"faults": found, "doubts": doubtful, "unused": without_effect})
     else:
         for fault in found:
             terminal.say(f"fail  {units.plain(fault)}", style="red")
+        for doubt in doubtful:
+            terminal.say(f"warn  {units.plain(doubt)}", style="yellow")
         for option in without_effect:
             terminal.say(f"warn  {units.plain(option)} has no effect here", style="yellow")
         if not found:
@@ -50,14 +52,15 @@ def check_command(
         raise typer.Exit(TROUBLE)
 
 
-def _checked(files: list[Path] | None, state: Path | None) -> tuple[list[str], list[str]]:
-    """Faults, and options without effect."""
+def _checked(files: list[Path] | None, state: Path | None) -> tuple[list[str], list[str], list[str]]:
+    """Faults, doubts, and options without effect."""
     try:
         registry = discover()
         settings = load(files or (), registry=registry, state=state)
     except ConfigError as error:
-        return listed(error), []
-    return faults(settings, registry), unused(settings, registry)
+        return listed(error), [], []
+    found = faults(settings, registry)
+    return found, [] if found else doubts(settings, registry), unused(settings, registry)
 
 
 @app.command("reference", epilog=EXIT_CODES)

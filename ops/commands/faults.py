@@ -15,7 +15,7 @@ from kernel.errors import ConfigError
 from kernel.extend import LocalFiles, StoreDriver, StoreSite
 from kernel.registry import Registry
 from kernel.settings import Settings
-from kernel.site import build_site
+from kernel.site import Site, build_site
 from ops.server import auth_name, chosen_sinks, options_of, unified_limits
 
 
@@ -36,8 +36,18 @@ def faults(settings: Settings, registry: Registry) -> list[str]:
     return found
 
 
+def doubts(settings: Settings, registry: Registry) -> list[str]:
+    """What of settings without faults is probably not meant."""
+    site = asyncio.run(_site_of(settings, registry))
+    return [*site.warnings, *Policy.of(settings).doubts()]
+
+
 def _site(settings: Settings, registry: Registry) -> None:
-    asyncio.run(build_site(settings, _unconnected(registry), UUID(int=0), "localhost"))
+    asyncio.run(_site_of(settings, registry))
+
+
+async def _site_of(settings: Settings, registry: Registry) -> Site:
+    return await build_site(settings, _unconnected(registry), UUID(int=0), "localhost")
 
 
 def _sinks(settings: Settings, registry: Registry) -> None:
