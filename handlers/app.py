@@ -215,7 +215,7 @@ class App:
 
     def _decorate(self, request: web.BaseRequest, response: web.StreamResponse, request_id: list[str]) -> None:
         if request_id:
-            response.headers["x-openstack-request-id"] = request_id[0]
+            response.headers.setdefault("x-openstack-request-id", request_id[0])
         if request.method != "OPTIONS":  # a preflight has its own, or none
             for name, value in cors.actual(self.service.settings.cors, request.headers).items():
                 response.headers.setdefault(name, value)

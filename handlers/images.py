@@ -7,11 +7,14 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import uuid4
 
+import structlog
 from aiohttp.web import StreamResponse
 
 from handlers import views
 from handlers.call import Call
+from handlers.errors import HttpError
 from handlers.filters import Wanted, parse
+from handlers.proxy import forwarded, host_of, is_forwarded
 from handlers.routing import Route
 from handlers.schemas import (
     READ_ONLY_PRESENCE,
@@ -25,6 +28,8 @@ from kernel.errors import Forbidden, Invalid
 from kernel.image import Image
 from kernel.keys import forget_key
 from kernel.patch import within
+
+log = structlog.get_logger(__name__)
 
 
 async def create(call: Call) -> StreamResponse:
@@ -86,6 +91,10 @@ async def delete(call: Call) -> StreamResponse:
     """`DELETE /v2/images/{image_id}`"""
     image_id = call.parameters["image_id"]
     settings = call.service.settings.default
+    if not settings.staging_is_shared:
+        answer = await _deleted_elsewhere(call, await call.image("delete_image"))
+        if answer is not None:
+            return answer
     scrub_at = None
     if settings.delayed_delete:
         scrub_at = call.service.clock.now() + timedelta(seconds=settings.scrub_time)
@@ -98,6 +107,21 @@ async def delete(call: Call) -> StreamResponse:
     )
     await forget_key(call.service.site.keys, handled.before.properties, call.actor)
     return call.empty()
+
+
+async def _deleted_elsewhere(call: Call, image: Image) -> StreamResponse | None:
+    """The answer of the node that staged the image's data; None if it is to be deleted here all the same."""
+    elsewhere = host_of(call, image)
+    if elsewhere is None:
+        return None
+    try:
+        answer = await forwarded(call, elsewhere)
+    except HttpError as error:
+        if is_forwarded(call):
+            raise
+        log.warning("stage_host_unreachable", image_id=image.id, node=elsewhere, reason=str(error))
+        return None
+    return answer if answer.status < 500 else None
 
 
 # --- create ------------------------------------------------------------------------------

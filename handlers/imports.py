@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
 from aiohttp.web import StreamResponse
 from pydantic import BaseModel, ValidationError
 
 from handlers import views
 from handlers.call import Call
+from handlers.proxy import forwarded, host_of
 from handlers.routing import Route
 from handlers.schemas import ImportBody, describe, validated
 from handlers.store_choice import choose
@@ -48,6 +50,9 @@ async def import_image(call: Call) -> StreamResponse:
     choice = choose(call.service.site, body, call.request.headers.get("X-Image-Meta-Store"), image, method)
     if choice is None:
         return call.empty(202)
+    elsewhere = host_of(call, image) if method.needs == "uploading" else None
+    if elsewhere is not None:
+        return await forwarded(call, elsewhere, orjson.dumps(document))
     if method.admit is not None:
         await method.admit(options, call.service.site.configs.get(f"method:{method.name}"))
     recorded, secrets = split_secrets(method, options, call.actor)

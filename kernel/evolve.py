@@ -216,7 +216,7 @@ def _without_work(image: Image, meta: Meta) -> Image:
     """The image with nothing under way: whatever was is given up, its bytes are garbage or searched for."""
     garbage, sweeps = list(image.garbage), list(image.sweeps)
     if image.staged:
-        garbage.append(Garbage(store=STAGING, url=image.staged.url))
+        garbage.append(_waste(image.staged))
     if image.transfer:
         sweeps.append(Sweep(store=image.transfer.store, below=image.transfer.epoch + 1))
     task = image.task
@@ -409,7 +409,7 @@ def _step_completed(image: Image, event: e.StepCompleted, meta: Meta) -> Image:
         changed["data"] = event.blob
         image = replace(image, size=event.blob.size)
         if former is not None:
-            image = replace(image, garbage=(*image.garbage, Garbage(store=STAGING, url=former.url)))
+            image = replace(image, garbage=(*image.garbage, _waste(former)))
     return _job(image, meta, **changed)
 
 
@@ -476,7 +476,8 @@ def _store_failed(image: Image, event: e.StoreFailed, meta: Meta) -> Image:
 
 @on(e.StagingCleared)
 def _staging_cleared(image: Image, event: e.StagingCleared, meta: Meta) -> Image:
-    left = (Garbage(store=STAGING, url=url) for url in event.kept)
+    node = image.job.data.node if image.job and image.job.data else None
+    left = (Garbage(store=STAGING, url=url, node=node) for url in event.kept)
     garbage = (*(item for item in image.garbage if item.store != STAGING), *left)
     return _job(replace(image, garbage=garbage), meta, touch=False, data=None, cleared=True)
 
@@ -563,7 +564,7 @@ def _fail(image: Image, meta: Meta, failure: Failure) -> Image:
         sweeps += [Sweep(store=store, below=(meta.epoch or 0) + 1) for store in writing]
         writing = {}
     if job.data is not None:
-        garbage.append(Garbage(store=STAGING, url=job.data.url))
+        garbage.append(_waste(job.data))
     job = replace(job, failure=failure, writing=writing, data=None)
     return replace(image, job=job, locations=locations, garbage=tuple(garbage), sweeps=_merge(sweeps))
 
@@ -576,7 +577,7 @@ def _import_preempted(image: Image, event: e.ImportPreempted, meta: Meta) -> Ima
         return image
     garbage, locations = list(image.garbage), image.locations
     if job.data is not None:
-        garbage.append(Garbage(store=STAGING, url=job.data.url))
+        garbage.append(_waste(job.data))
     status = _without_data(image, job, meta)
     if status:
         garbage += map(_garbage, image.removable)
@@ -772,6 +773,10 @@ def _undo_changes(image: Image, job: Job) -> Image:
         else:
             properties[name] = was.old
     return replace(image, properties=properties, **formats)
+
+
+def _waste(blob: e.Blob) -> Garbage:
+    return Garbage(store=STAGING, url=blob.url, node=blob.node)
 
 
 def _garbage(location: e.Location) -> Garbage:

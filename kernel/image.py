@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from kernel.events import Blob, Location, Sweep
 
-FOLD: Final = 1
+FOLD: Final = 2
 """Version of the fold: raised whenever `evolve` gives another state from the same
 events.  A row made by another version is not trusted; the stream is folded instead."""
 
@@ -193,6 +193,8 @@ class Garbage(State, frozen=True, kw_only=True):
 
     store: str
     url: str
+    node: str | None = None
+    """The node that alone can reach them, where staging is not shared."""
 
 
 class Image(State, frozen=True, kw_only=True):

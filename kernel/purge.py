@@ -56,13 +56,14 @@ class Purger:
         self._site = site
 
     async def purge(self, image: Image, now: datetime) -> Purged:
-        """All garbage of the image, and the sweeps that are due."""
-        blobs = await self.delete_all((item.store, item.url) for item in image.garbage)
+        """All garbage of the image that this node can reach, and the sweeps that are due."""
+        within_reach = [item for item in image.garbage if item.node in (None, self._site.node)]
+        blobs = await self.delete_all((item.store, item.url) for item in within_reach)
         due = [sweep for sweep in image.sweeps if sweep.due is None or sweep.due <= now]
         stores = {sweep.store: max(s.below for s in due if s.store == sweep.store) for sweep in due}
         swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
         clean = {store for store, done in zip(stores, swept, strict=True) if done}
-        complete = len(blobs) == len({(item.store, item.url) for item in image.garbage}) and len(clean) == len(stores)
+        complete = len(blobs) == len({(item.store, item.url) for item in within_reach}) and len(clean) == len(stores)
         return Purged(blobs, tuple(sweep for sweep in due if sweep.store in clean), complete)
 
     async def delete_all(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,7 @@ from kernel.log import Loaded
 from kernel.purge import Purger
 from kernel.runner import Runner
 from kernel.site import Site
-from kernel.work import Work, outstanding
+from kernel.work import Work, bound_to, outstanding
 
 log = structlog.get_logger(__name__)
 
@@ -173,6 +173,8 @@ class Reactor:
         loaded = await self._commands.loaded(stream)
         work = outstanding(loaded.image)
         if work is None or (work.due is not None and work.due > self._clock.now()):
+            return
+        if bound_to(loaded.image) not in (None, self._site.node):
             return
         if work.kind == "purge":
             await self._purge(loaded)

@@ -19,7 +19,7 @@ from kernel.charges import Charge, Limits, charged, delta
 from kernel.codec import encode
 from kernel.image import FOLD, Image, Task
 from kernel.listing import property_term
-from kernel.work import interrupts, outstanding
+from kernel.work import bound_to, interrupts, outstanding
 
 _AT_ONCE = timedelta(days=1)
 """Work that is due at once is dated back, so that no difference between clocks can hold it up."""
@@ -150,7 +150,7 @@ def image_row(stream: UUID, image: Image) -> ImageRow:
         updated_at=image.updated_at,
         work=work.kind if work else None,
         due_at=due,
-        node=_node(image),
+        node=bound_to(image),
     )
 
 
@@ -234,9 +234,3 @@ def rows_between(
     if before.job is not None and before.job.secret and after.job is None:
         fields["forget"] = True
     return Rows(**fields)
-
-
-def _node(image: Image) -> str | None:
-    if image.job is not None and image.job.data is not None:
-        return image.job.data.node
-    return None

@@ -59,6 +59,14 @@ def outstanding(image: Image) -> Work | None:
     return Work("purge", f"purge:{image.version}", due=due) if waiting else None
 
 
+def bound_to(image: Image) -> str | None:
+    """The only node that can do what is outstanding: the one whose staging area holds the bytes."""
+    if image.job is not None:
+        return image.job.data.node if image.job.data is not None else None
+    nodes = {item.node for item in image.garbage}
+    return nodes.pop() if len(nodes) == 1 else None
+
+
 def _next_step(job: Job) -> Work:
     task = job.task_id
     if job.failure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import sys
@@ -10,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from tests.faults import conversion, disasters, downloads, faultlist, matrix, record
 from tests.faults.world import World
@@ -59,6 +62,7 @@ async def run_conversion(dsn: str, directory: Path, count: int) -> dict[str, Any
 
 
 async def run_faultlist(dsn: str, directory: Path, count: int) -> dict[str, Any]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with server() as postgres:
         found = await faultlist.run(postgres, faultlist.CELLS)
     for (step, fault), end in found.items():

@@ -26,7 +26,7 @@ from kernel.extend import Extension
 from kernel.registry import Registry, discover
 from kernel.service import Role, Service, running
 from ops.config import load
-from ops.server import options_of, unified_limits
+from ops.server import node_name, options_of, unified_limits
 from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
 
@@ -38,8 +38,8 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 class HttpServer(BaseTestServer):
     """The server that operators run, on a port of its own."""
 
-    def __init__(self, app: App) -> None:
-        super().__init__()
+    def __init__(self, app: App, port: int | None = None) -> None:
+        super().__init__(port=port)
         self._app = app
 
     async def _make_runner(self, **kwargs: Any) -> BaseRunner:
@@ -213,6 +213,7 @@ async def site(
     clock: Clock | None = None,
     role: Role = "all",
     rules: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> AsyncIterator[Site]:
     """Start a service from an operator's file and put a client in front of it."""
     path = directory / "glance-api.conf"
@@ -222,7 +223,15 @@ async def site(
     notes = Collector()
     limits = unified_limits(settings)
     async with running(
-        settings, registry, dsn, role=role, sinks=[(COLLECTOR, notes)], clock=clock, grace=1.0, limits=limits
+        settings,
+        registry,
+        dsn,
+        role=role,
+        node=node_name(settings),
+        sinks=[(COLLECTOR, notes)],
+        clock=clock,
+        grace=1.0,
+        limits=limits,
     ) as service:
         backend = registry.auth[settings.entrepot.auth or "none"]
         config = options_of(backend.config, backend.section, settings)
@@ -230,7 +239,7 @@ async def site(
         app = App(
             service, await backend.connect(config), policy, Protection.of(settings, policy), ImageSchema.of(settings)
         )
-        async with TestClient(HttpServer(app)) as client:
+        async with TestClient(HttpServer(app, port)) as client:
             try:
                 yield Site(service, client, directory, notes, Draft202012Validator(app.image_schema.document))
             finally:

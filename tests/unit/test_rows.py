@@ -119,7 +119,8 @@ def test_work_on_bytes_that_one_node_alone_can_reach_names_the_node() -> None:
     past = (created(), e.StagingStarted(transfer=TRANSFER), here)
     assert image_row(STREAM, state(*past)).node is None  # nothing to do with them yet
     assert image_row(STREAM, state(*past, requested("a"))).node == "n1"
-    assert image_row(STREAM, state(*past, requested("a"), step_failed())).node is None
+    assert image_row(STREAM, state(*past, requested("a"), step_failed())).node is None  # anybody can take it back
+    assert image_row(STREAM, state(*past, e.ImageDeleted())).node == "n1"
 
 
 @pytest.mark.parametrize(
