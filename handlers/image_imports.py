@@ -116,7 +116,7 @@ def _sees(call: Call, record: TaskRecord) -> bool:
 
 
 def _shown(call: Call, record: TaskRecord) -> dict[str, Any]:
-    return record_views.image_import(record, admin=call.admin)
+    return record_views.image_import(record, call.viewer)
 
 
 def _offered(settings: Settings) -> bool:

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from handlers import views
-from handlers.views import stamp
+from handlers.schemas import ImageBody
+from handlers.views import Viewer, stamp
 from kernel.image import IMPORT
 from kernel.queries import TaskRecord
 
@@ -44,7 +45,7 @@ def task(record: TaskRecord, *, brief: bool = False) -> dict[str, Any]:
     return document
 
 
-def image_import(record: TaskRecord, *, admin: bool) -> dict[str, Any]:
+def image_import(record: TaskRecord, viewer: Viewer) -> dict[str, Any]:
     """An image import: what was asked, and once it has ended what came of it."""
     shown = record.task
     document: dict[str, Any] = {
@@ -62,12 +63,17 @@ def image_import(record: TaskRecord, *, admin: bool) -> dict[str, Any]:
     if shown.status == "success":
         document["image_ref"] = f"/v2/images/{record.image_id}"
     else:
-        document["image_properties"] = shown.request.get("image_properties") or {}
+        given = shown.request.get("image_properties") or {}
+        document["image_properties"] = {
+            name: value
+            for name, value in given.items()
+            if name in ImageBody.model_fields or viewer.reads is None or viewer.reads(name)
+        }
     if shown.status == "failure":
         document["message"] = shown.message
     if shown.expires_at is not None:
         document["expires-by"] = _expiry(shown.expires_at)
-    if admin and shown.owner is not None:
+    if viewer.admin and shown.owner is not None:
         document["owner"] = shown.owner
     return document
 

@@ -31,6 +31,7 @@ Ending = Literal[
     "cancelled",
     "preempted",
     "deleted",
+    "unknown",
 ]
 
 
@@ -164,6 +165,8 @@ def _ending(own: Sequence[Recorded], task: Task) -> tuple[Ending, Recorded | Non
                 return "inspection" if failed.inspection else _STEPS.get(failed.step, "plugin"), item
     if stores and task.status == "failure":
         return "every store" if _all_tried(own, len(stores)) else "store", stores[-1]
+    if task.final:  # by events that only a newer version knows
+        return "unknown", None
     started = any(isinstance(item.event, e.ImportStarted) for item in own)
     return ("running" if started else "waiting"), None
 
@@ -183,6 +186,8 @@ def _summary(ending: Ending, cause: Recorded | None, task: Task) -> str:
             return "The import succeeded."
         case "some stores failed":
             return "The import succeeded, though not in every store."
+        case "unknown":
+            return f"The import failed. {task.message}"
     assert cause is not None
     if task.status not in ("success", "failure"):
         return f"The import failed and is being taken back. {_sentence(cause)}"
@@ -238,6 +243,8 @@ def _advice(
             return (advice, *_once_more(task, image))
         case "staged data":
             return ("The bytes to be stored were lost or had changed.", *_once_more(task, image))
+        case "unknown":
+            return _once_more(task, image)
         case "request":
             return ("Ask again with everything that the task needs.",)
         case "cancelled":

@@ -602,3 +602,28 @@ async def test_the_log_tells_what_the_tables_say(postgres: Server, o: Origin, di
             assert await site.show(image["id"]) == before
     finally:
         await postgres.drop(dsn)
+
+
+async def test_protected_properties_are_protected_here_as_well(postgres: Server, o: Origin) -> None:
+    def config(directory: Path) -> str:
+        everybody = "read = @\nupdate = @\ndelete = @\n"
+        rules = (
+            "[^secret]\ncreate = admin, member\nread = admin\nupdate = admin\ndelete = admin",
+            f"[^closed]\ncreate = admin\n{everybody}",
+            f"[.*]\ncreate = @\n{everybody}",
+        )
+        (directory / "protection.conf").write_text("\n".join(rules))
+        default = f"property_protection_file = {directory}/protection.conf"
+        return one_store(DEFAULT=default, import_filtering_opts=OPEN)(directory)
+
+    async with standing(postgres, config) as site:
+        reader = {**somebody("reader")}
+        for name, who, status in (("secret", reader, 403), ("closed", "A", 403), ("closed", "ADM", 201)):
+            body = {"location": o.url("/raw"), "image_properties": {name: "x"}}
+            answer = await site.call("POST", "/image-imports", who, json=body)
+            assert answer.status == status, (name, who, await answer.text())
+        given = {"name": "n", "secret": "x", "open": "y"}
+        document = await asked(site, o.url("/404"), image_properties=given)
+        assert document["image_properties"] == {"name": "n", "open": "y"}, "who may set it need not read it"
+        assert (await shown(site, document["id"], "ADM"))["image_properties"] == given
+        await site.settled()
