@@ -173,7 +173,18 @@ def _member_removed(image: Image, event: e.MemberRemoved, meta: Meta) -> Image:
     if member is None:
         return image
     member = replace(member, removed=True, updated_at=meta.at)
-    return replace(image, members={**image.members, event.member: member})
+    return replace(image, members=_remembered({**image.members, event.member: member}))
+
+
+_MOST_FORMER = 128
+"""Former members that are remembered, so that one who comes back is as old as before."""
+
+
+def _remembered(members: dict[str, Member]) -> dict[str, Member]:
+    """All members, and of the former ones those that left last: a state does not grow for ever."""
+    former = sorted((member.updated_at, name) for name, member in members.items() if member.removed)
+    forgotten = {name for _, name in former[:-_MOST_FORMER]}
+    return {name: member for name, member in members.items() if name not in forgotten} if forgotten else members
 
 
 @on(e.ImageDeactivated)

@@ -192,12 +192,14 @@ async def _tasks(connection: Any, folded: dict[str, tuple[UUID, Task]]) -> Diffe
 
 
 async def _members(connection: Any, images: dict[UUID, Image]) -> Difference | None:
-    rows = await connection.fetch("SELECT image, member, status, removed FROM members")
-    stored = {(row["image"], row["member"]): (row["status"], row["removed"]) for row in rows}
+    """Of former members the state remembers the newest only."""
+    rows = await connection.fetch("SELECT image, member, status FROM members WHERE NOT removed")
+    stored = {(row["image"], row["member"]): row["status"] for row in rows}
     folded = {
-        (stream, name): (member.status, member.removed)
+        (stream, name): member.status
         for stream, image in images.items()
         for name, member in image.members.items()
+        if not member.removed
     }
     return _first("members", stored, folded)
 

@@ -131,6 +131,18 @@ def test_sharing_does_not_touch_the_image() -> None:
         assert "updated_at" not in last(created(), e.MemberAdded(member="pB"), event)
 
 
+def test_only_so_many_former_members_are_remembered() -> None:
+    """Those who left last; who has not left is never forgotten."""
+    stays = e.MemberAdded(member="stays")
+    come_and_go = [
+        event
+        for number in range(200)
+        for event in (e.MemberAdded(member=f"p{number}"), e.MemberRemoved(member=f"p{number}"))
+    ]
+    members = given(created(), stays, *come_and_go).state.members
+    assert list(members) == ["stays", *(f"p{number}" for number in range(72, 200))]
+
+
 def test_a_member_is_pending_then_answers_then_leaves() -> None:
     accepted = (created(), e.MemberAdded(member="pB"), e.MemberStatusChanged(member="pB", status="accepted"))
     added = Member(status="pending", created_at=at(1), updated_at=at(1))
