@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -69,9 +70,16 @@ class Marker(Struct, frozen=True, kw_only=True):
     values: dict[str, Any]
 
 
+_LONGEST_TERM: Final = 500
+"""Characters; an index holds no more than some 2,700 bytes of each."""
+
+
 def property_term(name: str, value: str | None) -> str:
-    """How a custom property stands in the row's array: unambiguous whatever the name holds."""
-    return f"{len(name)}:{name}={value or ''}"
+    """How a custom property stands in the row's array: unambiguous whatever the name holds, short enough to index."""
+    term = f"{len(name)}:{name}={value or ''}"
+    if len(term) <= _LONGEST_TERM:
+        return term
+    return f"#{sha256(term.encode()).hexdigest()}"
 
 
 class Query:

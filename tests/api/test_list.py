@@ -458,3 +458,17 @@ async def test_a_write_shows_in_the_very_next_list(one: Site) -> None:
     for image in made:
         assert (await one.call("DELETE", f"/images/{image}", who)).status == 204
         assert image not in await ids(one, who, "?limit=100")
+
+
+async def test_a_long_property_is_kept_and_found(one: Site) -> None:
+    """Longer than an index takes: kept whole, and found by its whole value only."""
+    value = "v" * 50_000
+    image = await one.image(long=value)
+    assert (await one.show(image))["long"] == value
+    found = await one.call("GET", f"/images?long={value[:5000]}")
+    assert (await found.json())["images"] == []
+    listed = await one.call("GET", "/images?long=in:x")
+    assert (await listed.json())["images"] == []
+    short = await one.image(long="v" * 600)
+    found = await one.call("GET", f"/images?long={'v' * 600}")
+    assert [image["id"] for image in (await found.json())["images"]] == [short]
