@@ -631,7 +631,7 @@ def _location_added(image: Image, event: e.LocationAdded, meta: Meta) -> Image:
     changed: dict[str, Any] = {}
     if event.digests is not None:
         digests = event.digests
-        changed = {"checksum": digests.md5 or None, "hash_algo": digests.algo, "hash_value": digests.value}
+        changed = {"checksum": digests.md5 or None, "hash_algo": digests.algo, "hash_value": digests.value or None}
     size = image.size if image.size is not None else event.size
     status = "active" if image.status == "queued" else image.status
     if image.job is not None and image.job.registers:

@@ -43,6 +43,10 @@ class Registrar:
         digests = None
         if not options["hash"] and options.get("os_hash_value"):
             digests = e.Digests(md5="", algo=options["os_hash_algo"], value=options["os_hash_value"])
+        elif options["hash"] and not options.get(
+            "os_hash_value"
+        ):  # clients see by the algorithm that a hash will follow
+            digests = e.Digests(md5="", algo=self._site.settings.default.hashing_algorithm, value="")
         return (c.RecordLocation(task_id=job.task_id, location=location, digests=digests),)
 
     async def hash(self, image: Image, job: Job) -> Sequence[c.Command]:
