@@ -53,6 +53,23 @@ async def test_R06_wrong_methods_are_405_with_allow(one: Site, path: str, method
     assert answer.headers["Allow"] == allowed(path)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/images", "GET, POST"),
+        ("PUT", "/images/x", "GET, PATCH, DELETE"),
+        ("POST", "/images/x/file", "GET, PUT"),
+        ("GET", "/images/x/tags/t", "PUT, DELETE"),
+        ("PATCH", "/images/x/members", "GET, POST"),
+        ("POST", "/images/x/members/m", "GET, PUT, DELETE"),
+        ("GET", "/images/x/actions/deactivate", "POST"),
+    ],
+)
+async def test_R06_the_methods_that_clients_know(one: Site, method: str, path: str, allow: str) -> None:
+    answer = await one.call(method, path)
+    assert (answer.status, answer.headers["Allow"]) == (405, allow)
+
+
 @pytest.mark.parametrize("path", ["/images", "/images/{id}", "/images/{id}/file", "/info/import"])
 async def test_R07_head_is_405_without_a_body(one: Site, path: str) -> None:
     answer = await ask(one, head("HEAD", "/v2" + path.format(id=await one.image())), body=False)
