@@ -224,6 +224,21 @@ async def in_fast_and_cheap(site: Site, **attributes: Any) -> str:
     return image
 
 
+@pytest.mark.parametrize("who", ["A", "ADM"])
+@pytest.mark.parametrize("kept", [False, True])
+async def test_9_deactivated_images_are_deleted_like_others(postgres: Server, who: str, kept: bool) -> None:
+    """[D11]: their bytes too, whoever asks, at sites that keep them for a while as well."""
+    settings = "delayed_delete = True" if kept else ""
+    async with passing(postgres, one_store(DEFAULT=settings)) as site:
+        image = await site.image()
+        await site.upload(image, b"x")
+        assert (await site.call("POST", f"/images/{image}/actions/deactivate")).status == 204
+        assert await delete(site, image, who) == 204
+        await site.until(lambda: not objects(site, "file", image))
+        await site.settled()
+        assert await status_of(site, image) == "deleted"
+
+
 # --- sites that keep the bytes for a while -------------------------------------------------
 
 

@@ -80,6 +80,8 @@ async def test_X10_data_that_lies_somewhere_already(three: Site, m: Mirror) -> N
     assert (task["type"], task["status"], task["result"]) == ("location_import", "success", {"image_id": image})
     assert task["input"] == {"image_id": image, "loc_url": url, "validation_data": {}}
     assert task["request_id"] == answer.headers["x-openstack-request-id"]
+    same = await (await three.call("GET", f"/tasks/{task['id']}", "ADM")).json()
+    assert (same["type"], same["input"], same["result"]) == ("location_import", task["input"], task["result"])
     data = await three.call("GET", f"/images/{image}/file")
     assert (await data.read(), data.headers["Content-MD5"]) == (DATA, MD5)
     await three.settled()
@@ -140,6 +142,11 @@ async def test_11_a_hash_that_is_wrong(three: Site, m: Mirror) -> None:
     task = (await three.tasks(image))[-1]
     assert task["status"] == "failure"
     assert "differs" in task["message"]
+    told = await three.call("GET", f"//ops/v1/imports/{task['id']}/explain", "ADM")
+    assert told.status == 200, await told.text()
+    assert "differs" in await told.text()
+    again = await three.call("POST", f"//ops/v1/imports/{task['id']}/retry", "ADM")
+    assert again.status == 409
     assert of_tasks(three.notes.of(image)) == ["task.create", "task.processing", "task.failure"]
     assert (await three.call("GET", f"/images/{image}/file")).status == 204
     assert await post(three, image, {"url": a_file(m), "validation_data": vouched()}) == 202
@@ -337,6 +344,22 @@ async def test_11_an_image_that_is_deleted_while_it_is_hashed(three: Site, m: Mi
         m.gate.set()
     notes = [note.event_type for note in three.notes.of(image)]
     assert notes[notes.index("image.delete") :] == ["image.delete", "task.failure"]
+
+
+async def test_11_an_operator_may_call_it_off(three: Site, m: Mirror) -> None:
+    """Back to queued, with nothing to clean up."""
+    image, url = await three.image(), a_file(m)
+    m.gate.clear()
+    try:
+        assert await post(three, image, {"url": url, "validation_data": vouched()}) == 202
+        await three.until(lambda: m.downloads(url.removeprefix(m.address)) > 0)
+        (task,) = await three.tasks(image)
+        assert (await three.call("POST", f"//ops/v1/imports/{task['id']}/cancel", "ADM")).status in (200, 202, 204)
+        shown = await three.ended(image)
+    finally:
+        m.gate.set()
+    assert (shown["status"], shown["size"]) == ("queued", None)
+    await three.settled()
 
 
 async def test_11_quotas(postgres: Server, m: Mirror) -> None:
