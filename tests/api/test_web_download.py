@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from kernel import acquire
 from plugins.methods import _filtering as filtering
 from plugins.methods._filtering import Address, Target
 from tests.support import identities
@@ -52,6 +53,12 @@ async def guarded(postgres: Server) -> AsyncIterator[Site]:
 async def o() -> AsyncIterator[Origin]:
     async with origin() as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that is read anew is read anew at once."""
+    monkeypatch.setattr(acquire, "_PAUSE", 0.01)
 
 
 def web(uri: Any) -> dict[str, Any]:
@@ -345,7 +352,7 @@ async def test_bytes_are_stored_as_they_were_received(many: Site, o: Origin) -> 
     assert objects(many, "fast", shown["id"]) == [packed]
 
 
-@pytest.mark.requirement("REQ-085")
+@pytest.mark.requirement("REQ-042", "REQ-085")
 async def test_a_compressed_image_is_downloaded_and_unpacked(postgres: Server, o: Origin) -> None:
     config = four_stores(import_filtering_opts=OPEN, image_import_opts="image_import_plugins = [image_decompression]")
     async with passing(postgres, config) as site:

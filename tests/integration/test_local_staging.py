@@ -46,9 +46,12 @@ async def staged(at: Site) -> str:
     return image
 
 
-async def test_an_import_is_handed_on_to_where_the_bytes_are(dsn: str, directory: Path) -> None:
+async def test_imports_and_deletions_are_handed_on_to_where_the_bytes_are(dsn: str, directory: Path) -> None:
     async with two(dsn, directory) as (one, other):
         image = await staged(one)
+        for who, status in (("C", 404), ("AR", 403)):  # checks 1 to 16 are made here
+            assert (await other.call("POST", f"/images/{image}/import", who, json=D)).status == status
+        assert (await other.call("POST", f"/images/{image}/import", json={**D, "stores": ["nope"]})).status == 409
         assert not {name for name in await other.show(image) if "stage_host" in name}
         sent = {"X-Image-Meta-Store": "cheap", "Accept": "application/json"}
         response = await other.call("POST", f"/images/{image}/import?x=1", json=D, headers=sent)
@@ -59,23 +62,6 @@ async def test_an_import_is_handed_on_to_where_the_bytes_are(dsn: str, directory
         assert task["request_id"] == response.headers["x-openstack-request-id"], "it is the other node's id"
         assert not one.files("staging")
         assert await (await other.call("GET", f"/images/{image}/file")).read() == RAW1K
-
-
-async def test_refusals_come_from_here_before_and_from_there_after(dsn: str, directory: Path) -> None:
-    """Checks 1 to 16 are passed before anything is handed on, and the answer comes back as it is."""
-    async with two(dsn, directory) as (one, other):
-        image = await staged(one)
-        asked = {"C": 404, "AR": 403}
-        for who, status in asked.items():
-            assert (await other.call("POST", f"/images/{image}/import", who, json=D)).status == status
-        assert (await other.call("POST", f"/images/{image}/import", json={**D, "stores": ["nope"]})).status == 409
-        assert (await other.call("POST", f"/images/{image}/import", json={**D, "stores": ["fast"]})).status == 202
-        await other.ended(image)
-        assert (await other.call("POST", f"/images/{image}/import", json=D)).status == 409
-
-
-async def test_a_deletion_is_handed_on(dsn: str, directory: Path) -> None:
-    async with two(dsn, directory) as (one, other):
         image = await staged(one)
         assert (await other.call("DELETE", f"/images/{image}", "C")).status == 404
         assert (await other.call("DELETE", f"/images/{image}")).status == 204
@@ -107,58 +93,48 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def strange(dsn: str, directory: Path, answer: Answer) -> AsyncIterator[tuple[Site, str, Origin]]:
+async def strange(dsn: str, directory: Path) -> AsyncIterator[tuple[Site, str, Origin]]:
     """A node beside one that took a stage, and now answers whatever a test wants: the node, the image, the other."""
     async with origin() as elsewhere, node(dsn, directory, "two", free_port()) as other:
         async with node(dsn, directory, "one", free_port(), url=elsewhere.url("")) as one:
             image = await staged(one)
-        for path in (f"/v2/images/{image}", f"/v2/images/{image}/import"):
-            elsewhere.answers[path] = answer
         yield other, image, elsewhere
 
 
+ANSWERS: dict[str, tuple[Answer, int]] = {
+    "silence": (silent, 504),
+    "no HTTP": (verbatim(b"nonsense\r\n\r\n"), 502),
+    "nothing": (verbatim(b""), 502),
+    "a status of its own": (whole(b'{"message": "no"}', "Content-Type: application/json", status="418 Teapot"), 418),
+    "a redirect": (whole(b"", "Location: http://127.0.0.1:9/", status="302 Found"), 302),
+}
+
+
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize(
-    ("answer", "status"),
-    [
-        (silent, 504),
-        (verbatim(b"nonsense\r\n\r\n"), 502),
-        (verbatim(b""), 502),
-        (whole(b'{"message": "no"}', "Content-Type: application/json", status="418 Teapot"), 418),
-        (whole(b"", "Location: http://127.0.0.1:9/", status="302 Found"), 302),
-    ],
-    ids=["silence", "no HTTP", "nothing", "a status of its own", "a redirect"],
-)
-async def test_what_another_node_may_answer(dsn: str, directory: Path, answer: Answer, status: int) -> None:
+async def test_what_another_node_may_answer(dsn: str, directory: Path) -> None:
     """Relayed if it is an answer, never followed anywhere; 504 or 502 if not."""
-    async with strange(dsn, directory, answer) as (other, image, elsewhere):
-        response = await other.call("POST", f"/images/{image}/import?a=%26", {**TOKEN}, json={**D, "stores": ["fast"]})
-        assert response.status == status
-        if status == 418:
-            assert await response.json() == {"message": "no"}
-        (asked,) = elsewhere.asked
-        assert asked.target == f"/v2/images/{image}/import?a=%26"
-        assert asked.headers["x-auth-token"] == "tok"
-        assert asked.headers["accept"] == "application/json"
-        assert proxy.MARK.lower() in asked.headers
-        assert (await other.show(image))["status"] == "uploading"
-
-
-@pytest.mark.usefixtures("hasty")
-async def test_a_deletion_that_the_other_node_cannot_do(dsn: str, directory: Path) -> None:
-    async with strange(dsn, directory, whole(b"", status="500 Oh")) as (other, image, _):
-        assert (await other.call("DELETE", f"/images/{image}")).status == 204
-        assert (await other.call("GET", f"/images/{image}")).status == 404
-
-
-async def test_what_was_handed_on_is_not_handed_on_again(dsn: str, directory: Path) -> None:
-    async with strange(dsn, directory, silent) as (other, image, elsewhere):
-        marked = {proxy.MARK: "1"}
+    async with strange(dsn, directory) as (other, image, elsewhere):
+        for name, (answer, status) in ANSWERS.items():
+            elsewhere.asked.clear()
+            elsewhere.answers[f"/v2/images/{image}/import"] = answer
+            response = await other.call("POST", f"/images/{image}/import?a=%26", TOKEN, json={**D, "stores": ["fast"]})
+            assert response.status == status, name
+            if status == 418:
+                assert await response.json() == {"message": "no"}
+            (asked,) = elsewhere.asked
+            assert asked.target == f"/v2/images/{image}/import?a=%26"
+            assert asked.headers["x-auth-token"] == "tok"
+            assert asked.headers["accept"] == "application/json"
+            assert proxy.MARK.lower() in asked.headers
+            assert (await other.show(image))["status"] == "uploading"
+        elsewhere.asked.clear()
         for method, path in (("POST", f"/images/{image}/import"), ("DELETE", f"/images/{image}")):
             body: Any = D if method == "POST" else None
-            assert (await other.call(method, path, json=body, headers=marked)).status == 502
-        assert not elsewhere.asked
-        assert (await other.show(image))["status"] == "uploading"
+            assert (await other.call(method, path, json=body, headers={proxy.MARK: "1"})).status == 502
+        assert not elsewhere.asked, "what was handed on is not handed on again"
+        elsewhere.answers[f"/v2/images/{image}"] = whole(b"", status="500 Oh")
+        assert (await other.call("DELETE", f"/images/{image}")).status == 204
+        assert (await other.call("GET", f"/images/{image}")).status == 404
 
 
 TOKEN = {
