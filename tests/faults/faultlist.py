@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import importlib
 import io
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +31,7 @@ from tests.faults.world import World, configuration
 from tests.support import identities
 from tests.support.disk_images import good
 from tests.support.origin import ANSWERS, Answer, Origin, origin, silent, slow, whole
+from tests.support.plugging import install_example
 from tests.support.postgres import Server
 from tests.support.running import Site
 from tests.support.standing import four_stores, standing
@@ -164,6 +168,7 @@ CELLS: Final[dict[Cell, Case | str]] = {
     **_plugin("own"),
     **_plugin("image_decompression"),
     **_plugin("image_conversion", attributes={"disk_format": "qcow2"}),
+    **_plugin("shout"),
     ("inspect", "exception"): Case("I", patch="judge"),
     ("inspect", "kill"): Case("done", mark="before DataInspected"),
     ("inspect", "store full"): NOTHING_WRITTEN,
@@ -208,7 +213,7 @@ def sent(case: Case) -> bytes:
 
 def stored(case: Case) -> bytes:
     """What the stores hold if all goes well."""
-    return DATA[::-1] if case.plugin == "own" else DATA
+    return {"own": DATA[::-1], "shout": DATA.upper()}.get(case.plugin, DATA)
 
 
 def method_of(case: Case, source: Origin) -> dict[str, Any]:
@@ -266,7 +271,7 @@ def judged(case: Case, shown: dict[str, Any], task: dict[str, Any], copies: dict
             assert shown[name] is None, name
         assert {name: shown[name] for name in attributes_of(case)} == attributes_of(case)
         assert "os_distro" not in shown
-        assert "shouted" not in shown
+        assert not shown.keys() & {"shouted", "voice"}
     return f"{case.row}: {end.status}, task {end.task}, failed [{','.join(failed)}], copies in [{','.join(keeps)}]"
 
 
@@ -292,6 +297,28 @@ def impatient() -> Iterator[None]:
         yield
     finally:
         purge._PATIENCE, reactor._BACK_OFF = kept  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def visiting(plugin: str) -> Iterator[None]:
+    """The Taskflow plugin of the example package, installed for as long as it is wanted."""
+    if plugin != "shout":
+        yield
+        return
+    with tempfile.TemporaryDirectory() as target:
+        install_example(Path(target))
+        sys.path.append(target)
+        importlib.invalidate_caches()
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (target, before)))  # nodes are to find it too
+        try:
+            yield
+        finally:
+            sys.path.remove(target)
+            importlib.invalidate_caches()
+            os.environ.pop("PYTHONPATH")
+            if before is not None:
+                os.environ["PYTHONPATH"] = before
 
 
 @contextlib.asynccontextmanager
@@ -458,11 +485,12 @@ async def run(postgres: Server, cells: Iterable[Cell]) -> dict[Cell, str]:
         for plugin in dict.fromkeys(case.plugin for _, case in cases):
             mine = [(cell, case) for cell, case in cases if case.plugin == plugin]
             alive = [(cell, case) for cell, case in mine if not case.mark]
-            if alive:
-                async with service(postgres, plugin) as site:
-                    for cell, case in alive:
-                        found[cell] = await _told(struck(site, source, case))
-            found |= await _killed(postgres, source, plugin, [(cell, case) for cell, case in mine if case.mark])
+            with visiting(plugin):
+                if alive:
+                    async with service(postgres, plugin) as site:
+                        for cell, case in alive:
+                            found[cell] = await _told(struck(site, source, case))
+                found |= await _killed(postgres, source, plugin, [(cell, case) for cell, case in mine if case.mark])
     source.answers.clear()
     source.answers.update(ANSWERS)
     return {cell: found[cell] for cell in chosen}
