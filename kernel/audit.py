@@ -141,7 +141,7 @@ async def head(dsn: str) -> Anchor:
     connection = await connect(dsn, "audit")
     try:
         with reachable():
-            return await _head(connection)
+            return await newest(connection)
     finally:
         await let_go(connection)
 
@@ -156,7 +156,7 @@ async def verify_chain(
     try:
         with reachable():
             began = time.perf_counter()
-            end = (await _head(connection)).position
+            end = (await newest(connection)).position
             wanted: dict[int, list[Anchor]] = defaultdict(list)
             for anchor in anchors:
                 wanted[anchor.position].append(anchor)
@@ -223,7 +223,8 @@ async def _pages(connection: Any, after: int, end: int) -> AsyncGenerator[Sequen
         await asyncio.wait({reading})  # the connection takes one request at a time
 
 
-async def _head(connection: Any) -> Anchor:
+async def newest(connection: Any) -> Anchor:
+    """The head as a connection, or a `Database`, sees it."""
     row = await connection.fetchrow("SELECT position, hash FROM events ORDER BY position DESC LIMIT 1")
     return Anchor(row["position"], row["hash"]) if row else Anchor(0, b"")
 

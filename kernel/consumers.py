@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -67,7 +67,17 @@ class _Lost(Exception):
 class Consumer:
     """Drives one effect along the log."""
 
-    def __init__(self, name: str, effect: Effect, log_: EventLog, feed: Feed, database: Database, ttl: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        effect: Effect,
+        log_: EventLog,
+        feed: Feed,
+        database: Database,
+        ttl: float,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """meanwhile: what else the process that drives is to do, until it is cancelled."""
         self.name = name
         self.position = 0
         self.driving = False
@@ -77,6 +87,7 @@ class Consumer:
         self._database = database
         self._me = new_id()
         self._ttl = ttl
+        self._meanwhile = meanwhile
         self._epoch = 0
         self._parked: dict[UUID, tuple[int, str]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -133,6 +144,9 @@ class Consumer:
         self.driving = True
         await self._effect.reset()
         keeping = asyncio.create_task(self._keep(), name=f"consumer {self.name} lease")
+        beside = {keeping}
+        if self._meanwhile is not None:
+            beside.add(asyncio.ensure_future(self._meanwhile()))
         try:
             retry_at = time.monotonic() + _RETRY_PARKED
             async for batch in self._feed.follow(self.position):
@@ -145,8 +159,9 @@ class Consumer:
                     await self._retry_parked()
                     retry_at = time.monotonic() + _RETRY_PARKED
         finally:
-            keeping.cancel()
-            await asyncio.wait({keeping})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     async def _keep(self) -> None:
         while True:

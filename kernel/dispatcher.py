@@ -1,17 +1,39 @@
-"""Notifications from the log to one sink, in order for each image, at least once."""
+"""Notifications from the log to one sink, in order for each image, at least once.
+
+Every hour the sink is also given an anchor: where the head of the log is, and its hash.
+Kept where the log's owner cannot reach it, it shows later whether an end was cut off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from uuid import UUID
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID, uuid5
 
+import structlog
+
+from kernel.audit import Anchor
 from kernel.consumers import Parked
-from kernel.errors import UnknownEvent
+from kernel.errors import EntrepotError, UnknownEvent
 from kernel.extend import Refused, Sink
 from kernel.log import EventLog
 from kernel.notifications import Notification, notifications
 from kernel.recorded import Recorded
 from kernel.states import States
+
+log = structlog.get_logger(__name__)
+
+ANCHOR: Final = "log.anchor"
+"""Type of the message that carries an anchor."""
+
+HOUR: Final = 3600.0
+_AGAIN: Final = 60.0
+"""Seconds until an anchor that was not taken is offered again."""
+
+_ANCHORS: Final = UUID(int=0)
+"""The stream of anchors, which no image has."""
 
 
 class Muted:
@@ -30,6 +52,7 @@ class Dispatcher:
 
     def __init__(self, sink: Sink, log: EventLog, muted: Muted) -> None:
         self._sink = sink
+        self._turn = asyncio.Lock()
         self._log = log
         self._muted = muted
         self._states = States(log)
@@ -41,7 +64,7 @@ class Dispatcher:
         messages, parked = await self._derive(events)
         try:
             if messages:
-                await self._sink.deliver(messages)
+                await self._deliver(messages)
         except Refused as refused:
             await self._around(messages, refused, parked)
         if parked:
@@ -71,8 +94,42 @@ class Dispatcher:
             if not left:
                 return
             try:
-                await self._sink.deliver(left)
+                await self._deliver(left)
             except Refused as another:
                 refused = another
             else:
                 return
+
+    async def _deliver(self, messages: Sequence[Notification]) -> None:
+        async with self._turn:
+            await self._sink.deliver(messages)
+
+    # --- anchors -----------------------------------------------------------------------
+
+    async def anchor(self, head: Callable[[], Awaitable[Anchor]], every: float = HOUR) -> None:
+        """Offer the head of the log now, and every hour if it has moved, for ever."""
+        told = Anchor(0, b"")
+        while ANCHOR not in self._muted:
+            pause = every
+            try:
+                newest = await head()
+                if newest.position and newest != told:
+                    await self._deliver([anchored(newest)])
+                    told = newest
+            except (Refused, EntrepotError, OSError, TimeoutError) as error:
+                pause = min(every, _AGAIN)
+                log.warning("anchor_not_taken", reason=str(error), retry_in=pause)
+            await asyncio.sleep(pause)
+
+
+def anchored(anchor: Anchor) -> Notification:
+    """The message that carries an anchor, in the form that `entrepot audit --against` reads."""
+    return Notification(
+        id=uuid5(_ANCHORS, str(anchor)),
+        event_type=ANCHOR,
+        priority="INFO",
+        payload={"position": anchor.position, "hash": anchor.hash.hex(), "anchor": str(anchor)},
+        at=datetime.now(UTC),
+        position=anchor.position,
+        stream=_ANCHORS,
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,7 @@ from uuid import UUID
 import structlog
 
 from kernel.appender import Appender
+from kernel.audit import newest
 from kernel.clock import Clock, SystemClock
 from kernel.consumers import Consumer
 from kernel.database import Database
@@ -183,13 +185,20 @@ async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, 
     for driver, config in sinks:
         sink = await driver.connect(config)
         service.sinks.append(sink)
-        _consume(service, f"sink {driver.name}", Dispatcher(sink, service.log, muted))
+        dispatcher = Dispatcher(sink, service.log, muted)
+        anchor = functools.partial(dispatcher.anchor, functools.partial(newest, service.database))
+        _consume(service, f"sink {driver.name}", dispatcher, anchor)
     for projection in PROJECTIONS:
         _consume(service, f"projection {projection.NAME}", Projector(projection, service.log, service.database))
     for consumer in service.consumers:
         await consumer.start()
 
 
-def _consume(service: Service, name: str, effect: Dispatcher | Projector) -> None:
+def _consume(
+    service: Service,
+    name: str,
+    effect: Dispatcher | Projector,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     ttl = service.settings.import_worker.lease_seconds
-    service.consumers.append(Consumer(name, effect, service.log, service.feed, service.database, ttl))
+    service.consumers.append(Consumer(name, effect, service.log, service.feed, service.database, ttl, meanwhile))

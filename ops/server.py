@@ -121,7 +121,8 @@ def options_of(model: Any, section: str | None, settings: Settings) -> object:
         "publisher_id": settings.default.default_publisher_id,
         "topics": messaging.topics,
         "drivers": messaging.driver,
-        "transport_url": messaging.transport_url or settings.section("DEFAULT").get("transport_url"),
+        "transport_url": messaging.transport_url or settings.default.transport_url,
+        "control_exchange": settings.default.control_exchange,
         "settings": settings,
     }
     try:

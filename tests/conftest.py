@@ -62,7 +62,7 @@ def _amqp_answers() -> bool:
         writer.close()
         return True
 
-    return asyncio.run(knock()) or docker_answers()
+    return asyncio.run(knock())
 
 
 LACKS = {

@@ -162,6 +162,8 @@ class World:
         repeated = 0
         for line in (self.state / "notifications.jsonl").read_bytes().splitlines():
             message = orjson.loads(line)
+            if message["event_type"] == ANCHOR:
+                continue
             if message["message_id"] in seen:
                 repeated += 1
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from handlers.policy import Policy
 from handlers.protection import Protection
 from handlers.wire import Server
 from kernel.clock import Clock
-from kernel.extend import Extension
+from kernel.extend import Extension, NotificationSink
 from kernel.registry import Registry, discover
 from kernel.service import Role, Service, running
 from ops.config import load
-from ops.server import node_name, options_of, unified_limits
+from ops.server import chosen_sinks, node_name, options_of, unified_limits
 from tests.support import identities
 from tests.support.collector import COLLECTOR, Collector
 
@@ -214,8 +214,12 @@ async def site(
     role: Role = "all",
     rules: Mapping[str, str] | None = None,
     port: int | None = None,
+    sinks: Sequence[tuple[NotificationSink, object]] = (),
 ) -> AsyncIterator[Site]:
-    """Start a service from an operator's file and put a client in front of it."""
+    """Start a service from an operator's file and put a client in front of it.
+
+    Beside the sinks given and one that collects, those run that the file names.
+    """
     path = directory / "glance-api.conf"
     path.write_text(config)
     registry: Registry = discover(also)
@@ -228,7 +232,7 @@ async def site(
         dsn,
         role=role,
         node=node_name(settings),
-        sinks=[(COLLECTOR, notes)],
+        sinks=[(COLLECTOR, notes), *chosen_sinks(settings, registry), *sinks],
         clock=clock,
         grace=1.0,
         limits=limits,

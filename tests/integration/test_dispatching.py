@@ -1,0 +1,134 @@
+"""Sinks side by side: one that is slow, or refuses, holds up nobody else; anchors; who drives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel.audit import Anchor, head, verify_chain
+from kernel.dispatcher import ANCHOR, Dispatcher, Muted
+from kernel.extend import NotificationSink
+from kernel.notifications import Notification
+from plugins.sinks import webhook
+from plugins.sinks.webhook import WebhookConfig
+from tests.support.collector import Collector
+from tests.support.hook import hook
+from tests.support.log_memory import MemoryLog
+from tests.support.running import Site, single, site
+
+DEADLINE = 30.0
+
+
+class Stuck:
+    """A sink that takes nothing until it may."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may = asyncio.Event()
+        self.messages: list[Notification] = []
+
+    async def deliver(self, batch: Sequence[Notification]) -> None:
+        self.asked.set()
+        await self.may.wait()
+        self.messages.extend(batch)
+
+    async def close(self) -> None:
+        return None
+
+
+async def _same(config: Any) -> Any:
+    return config
+
+
+@asynccontextmanager
+async def with_sink(dsn: str, directory: Path, driver: NotificationSink, config: object) -> AsyncIterator[Site]:
+    async with site(dsn, directory, single(directory), sinks=[(driver, config)]) as running:
+        yield running
+
+
+async def test_a_slow_sink_lags_alone(dsn: str, directory: Path) -> None:
+    stuck = Stuck()
+    driver = NotificationSink(name="stuck", config=Collector, connect=_same)
+    async with with_sink(dsn, directory, driver, stuck) as running:
+        image = await running.image()
+        async with asyncio.timeout(DEADLINE):
+            await stuck.asked.wait()
+        assert await running.upload(image, b"x") == 204
+        await running.until(lambda: any(note.event_type == "image.activate" for note in running.notes.of(image)))
+        assert not stuck.messages
+        stuck.may.set()
+        await running.settled(DEADLINE)
+        mine = [note.id for note in stuck.messages if note.image_id == image]
+        assert mine == [note.id for note in running.notes.of(image)]
+
+
+async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, directory: Path) -> None:
+    async with hook() as there:
+        there.judge = lambda event: 400 if event["data"].get("name") == "poison" else 204
+        config = WebhookConfig.model_validate({"url": there.url})
+        async with with_sink(dsn, directory, webhook.EXTENSION, config) as running:
+            bad, good = await running.image(name="poison"), await running.image(name="good")
+            assert await running.upload(bad, b"x") == 204
+            assert await running.upload(good, b"x") == 204
+            await running.settled(DEADLINE)
+            parked = await running.service.database.fetchval(
+                "SELECT parked FROM consumers WHERE name = 'sink webhook'"
+            )
+            told = [note for note in running.notes.of(good)]
+    assert b"answered 400" in parked
+    assert [event["id"] for event in there.events if event.get("subject") == good] == [str(note.id) for note in told]
+    assert not [event for event in there.events if event.get("subject") == bad]
+
+
+async def test_the_head_of_the_log_is_told_as_an_anchor(dsn: str, directory: Path) -> None:
+    async with hook() as there:
+        config = WebhookConfig.model_validate({"url": there.url})
+        async with with_sink(dsn, directory, webhook.EXTENSION, config) as running:
+            await running.image()
+            await running.settled(DEADLINE)
+        async with with_sink(dsn, directory, webhook.EXTENSION, config) as running:
+            await running.until(lambda: any(event["type"] == ANCHOR for event in there.events), DEADLINE)
+        told = [event["data"] for event in there.events if event["type"] == ANCHOR]
+    anchor = Anchor.parse(told[-1]["anchor"])
+    assert anchor == await head(dsn)
+    assert (told[-1]["position"], told[-1]["hash"]) == (anchor.position, anchor.hash.hex())
+    report = await verify_chain(dsn, anchors=[anchor])
+    assert report.intact
+
+
+async def anchors(heads: list[Anchor], muted: Sequence[str] = ()) -> list[Notification]:
+    """What a sink is given while the head of the log moves from hour to hour."""
+    notes, looked = Collector(), asyncio.Event()
+    left = list(heads)
+
+    async def newest() -> Anchor:
+        if len(left) == 1:
+            looked.set()
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    task = asyncio.ensure_future(Dispatcher(notes, MemoryLog(), Muted(muted)).anchor(newest, every=0))
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.wait({task, asyncio.ensure_future(looked.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    looked.set()
+    return notes.messages
+
+
+async def test_an_anchor_is_told_again_only_when_the_log_has_grown() -> None:
+    one, two = Anchor(1, b"\1" * 32), Anchor(2, b"\2" * 32)
+    told = await anchors([Anchor(0, b""), one, one, two, two])
+    assert [note.payload["position"] for note in told if isinstance(note.payload, dict)] == [1, 2]
+    assert len({note.id for note in told}) == 2
+
+
+@pytest.mark.parametrize("muted", ["log", ANCHOR])
+async def test_anchors_can_be_switched_off(muted: str) -> None:
+    assert await anchors([Anchor(1, b"\1" * 32)], [muted]) == []
