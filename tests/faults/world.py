@@ -15,6 +15,7 @@ import asyncpg
 import orjson
 
 from kernel.database import connect, let_go
+from kernel.dispatcher import ANCHOR
 from kernel.evolve import NOTHING, evolve
 from kernel.notifications import notifications
 from kernel.recorded import IMAGE

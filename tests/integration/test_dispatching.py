@@ -76,10 +76,8 @@ async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, 
             assert await running.upload(bad, b"x") == 204
             assert await running.upload(good, b"x") == 204
             await running.settled(DEADLINE)
-            parked = await running.service.database.fetchval(
-                "SELECT parked FROM consumers WHERE name = 'sink webhook'"
-            )
-            told = [note for note in running.notes.of(good)]
+            parked = await running.service.database.fetchval("SELECT parked FROM consumers WHERE name = 'sink webhook'")
+            told = list(running.notes.of(good))
     assert b"answered 400" in parked
     assert [event["id"] for event in there.events if event.get("subject") == good] == [str(note.id) for note in told]
     assert not [event for event in there.events if event.get("subject") == bad]
