@@ -165,8 +165,9 @@ class App:
         request_id.append(f"req-{uuid4()}")
         request_id[0] = self._request_id(request) or request_id[0]
         match = router.match(_decoded(raw))
-        if match is None or not match.there(self.service.settings):
-            raise HttpError(404 if request.method in _METHODS else 501, "There is nothing at this address")
+        closed = "There is nothing at this address" if match is None else match.closed(self.service.settings)
+        if match is None or closed is not None:
+            raise HttpError(404 if request.method in _METHODS else 501, closed or "")
         route = _route(request, match)
         if actor.anonymous and request.method != "GET":
             raise Forbidden("Without an identity one may only read")

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from handlers.call import Call, must_be
+from handlers.imports import OFFERED
 from handlers.ranges import Span, count, requested
 from handlers.routing import Route
 from handlers.sendfile import enlarge, send_file
@@ -30,8 +31,6 @@ async def stage(call: Call) -> web.StreamResponse:
     """`PUT /v2/images/{image_id}/stage`"""
     image_id = call.parameters["image_id"]
     settings = call.service.settings.default
-    if not settings.enable_image_import:
-        raise NotFound("Image import is not supported at this site")
     if not any(method.needs == "uploading" for method in call.service.site.methods.values()):
         raise NotFound("'glance-direct' method is not available at this site")
     must_be(call.request, _OCTETS)
@@ -217,6 +216,7 @@ ROUTES: Final = (
         success=(204,),
         errors=(400, 401, 403, 404, 409, 410, 413, 415, 503),
         summary="Stage data for a later import",
+        **OFFERED,
     ),
     Route(
         method="PUT",

@@ -28,8 +28,6 @@ from kernel.masking import masked
 
 async def import_image(call: Call) -> StreamResponse:
     """`POST /v2/images/{image_id}/import`; the checks are in the contract's order."""
-    if not call.service.settings.default.enable_image_import:
-        raise NotFound("Image import is not supported at this site")
     document = await call.json(dict)
     body = validated(ImportBody, document)
     method = call.service.site.methods.get(body.method.name)
@@ -80,8 +78,6 @@ async def tasks_of_image(call: Call) -> StreamResponse:
 
 async def info_import(call: Call) -> StreamResponse:
     """`GET /v2/info/import`"""
-    if not call.service.settings.default.enable_image_import:
-        raise NotFound("Image import is not supported at this site")
     methods = {
         "description": "Import methods available.",
         "type": "array",
@@ -184,6 +180,12 @@ def _request(
     )
 
 
+OFFERED: Final[dict[str, Any]] = {
+    "gate": lambda settings: settings.default.enable_image_import,
+    "closed": "Image import is not supported at this site",
+}
+"""For routes of sites that offer imports."""
+
 ROUTES: Final = (
     Route(
         method="POST",
@@ -193,6 +195,7 @@ ROUTES: Final = (
         success=(202,),
         errors=(400, 401, 403, 404, 409, 413),
         summary="Import an image",
+        **OFFERED,
     ),
     Route(
         method="GET",
@@ -206,5 +209,6 @@ ROUTES: Final = (
         handler=info_import,
         errors=(400, 401, 404),
         summary="Import methods of this site",
+        **OFFERED,
     ),
 )

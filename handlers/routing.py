@@ -31,6 +31,8 @@ class Route:
     summary: str = ""
     gate: Callable[[Settings], bool] | None = None
     """Whether there is anything at this path at all; None is always."""
+    closed: str = "There is nothing at this address"
+    """What is said where there is not."""
     refuses: bool = False
     """A method that is not allowed, whose refusal has something of its own to say."""
 
@@ -50,9 +52,10 @@ class Match:
     routes: dict[str, Route]
     parameters: dict[str, str]
 
-    def there(self, settings: Settings) -> bool:
-        """Whether the path exists at this site."""
-        return all(route.gate is None or route.gate(settings) for route in self.routes.values())
+    def closed(self, settings: Settings) -> str | None:
+        """Why the path does not exist at this site; None if it does."""
+        shut = (route for route in self.routes.values() if route.gate is not None and not route.gate(settings))
+        return next((route.closed for route in shut), None)
 
     @property
     def allow(self) -> str:

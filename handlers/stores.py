@@ -9,26 +9,26 @@ from aiohttp.web import StreamResponse
 from handlers.call import Call
 from handlers.routing import Route
 from kernel import commands as c
-from kernel.errors import Conflict, NotFound
-from kernel.site import Backend, Site
+from kernel.errors import Conflict
+from kernel.site import Backend, Site, several_stores
 
 
 async def info_stores(call: Call) -> StreamResponse:
     """`GET /v2/info/stores`"""
-    site = _multi(call)
+    site = call.service.site
     return call.reply({"stores": [_entry(site, backend) for backend in site.backends.values()]})
 
 
 async def info_stores_detail(call: Call) -> StreamResponse:
     """`GET /v2/info/stores/detail`"""
-    site = _multi(call)
+    site = call.service.site
     call.must("stores_info_detail")
     return call.reply({"stores": [_detail(site, backend) for backend in site.backends.values()]})
 
 
 async def delete_copy(call: Call) -> StreamResponse:
     """`DELETE /v2/stores/{store}/{image_id}`"""
-    site, name = _multi(call), call.parameters["store"]
+    site, name = call.service.site, call.parameters["store"]
     if name not in site.backends:
         raise Conflict(f"Store for identifier {name} not found")
     image_id = call.parameters["image_id"]
@@ -40,13 +40,6 @@ async def delete_copy(call: Call) -> StreamResponse:
         guard=call.guard(image_id, "get_image_location", "delete_image_location"),
     )
     return call.empty()
-
-
-def _multi(call: Call) -> Site:
-    site = call.service.site
-    if not site.multi:
-        raise NotFound("Multi backend is not supported at this site")
-    return site
 
 
 def _entry(site: Site, backend: Backend) -> dict[str, Any]:
@@ -69,14 +62,17 @@ def _detail(site: Site, backend: Backend) -> dict[str, Any]:
     }
 
 
+_SEVERAL: Final[dict[str, Any]] = {"gate": several_stores, "closed": "Multi backend is not supported at this site"}
+
 ROUTES: Final = (
-    Route(method="GET", path="/info/stores", handler=info_stores, errors=(400, 401, 404), summary="Stores"),
+    Route(method="GET", path="/info/stores", handler=info_stores, errors=(400, 401, 404), summary="Stores", **_SEVERAL),
     Route(
         method="GET",
         path="/info/stores/detail",
         handler=info_stores_detail,
         errors=(400, 401, 403, 404),
         summary="Stores with their properties",
+        **_SEVERAL,
     ),
     Route(
         method="DELETE",
@@ -85,5 +81,6 @@ ROUTES: Final = (
         success=(204,),
         errors=(400, 401, 403, 404, 409, 503),
         summary="Delete one store's copy of an image",
+        **_SEVERAL,
     ),
 )

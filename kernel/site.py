@@ -48,6 +48,11 @@ class Backend:
         return self.driver.read_only
 
 
+def several_stores(settings: Settings) -> bool:
+    """Whether clients see several stores."""
+    return bool(settings.default.enabled_backends) and settings.default.api_version_profile == "current"
+
+
 async def no_secrets(stream: UUID) -> Mapping[str, str]:
     """For sites without a vault."""
     return {}
@@ -144,7 +149,7 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
         node=node,
         backends=backends,
         default=default,
-        multi=bool(settings.default.enabled_backends) and settings.default.api_version_profile == "current",
+        multi=several_stores(settings),
         staging=staging,
         methods=methods,
         steps=steps,

@@ -44,11 +44,11 @@ def allowed(path: str) -> str:
 
 @pytest.mark.parametrize("path", sorted(ALLOW))
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "LOCK"])
-async def test_R06_wrong_methods_are_405_with_allow(one: Site, path: str, method: str) -> None:
+async def test_R06_wrong_methods_are_405_with_allow(three: Site, path: str, method: str) -> None:
     """Whatever the method, known or not, and whether or not the image exists."""
     if method in SERVED[path]:
         method = "LOCK"
-    answer = await one.call(method, path.format(image_id=uuid4()))
+    answer = await three.call(method, path.format(image_id=uuid4()))
     assert answer.status == 405
     assert answer.headers["Allow"] == allowed(path)
 
@@ -120,15 +120,15 @@ async def test_R08_unknown_paths(one: Site) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), WITHOUT_BODY)
-async def test_R09_a_body_where_none_belongs_is_400(one: Site, method: str, path: str) -> None:
+async def test_R09_a_body_where_none_belongs_is_400(three: Site, method: str, path: str) -> None:
     """Of known length or chunked, and before the image is looked up."""
-    image = await one.image()
+    image = await three.image()
     for target in (image, str(uuid4())):
         url = "/v2" + filled(path, target)
-        assert (await ask(one, head(method, url, Content_Length="2") + b"{}")).status == 400
+        assert (await ask(three, head(method, url, Content_Length="2") + b"{}")).status == 400
         chunked = head(method, url, Transfer_Encoding="chunked") + chunk(b"{}") + chunk(b"")
-        assert (await ask(one, chunked)).status == 400
-    assert (await one.show(image))["status"] == "queued"
+        assert (await ask(three, chunked)).status == 400
+    assert (await three.show(image))["status"] == "queued"
 
 
 @pytest.mark.parametrize(("method", "path"), WITHOUT_BODY)

@@ -122,7 +122,9 @@ async def test_IM03_import_switched_off(postgres: Server) -> None:
             for target in (image, "unknown"):
                 assert await site.stage(target, b"x", who) == 404
                 assert await site.do_import(target, who) == 404
-            assert (await site.call("GET", "/info/import", who)).status == 404
+            for method, path in (("GET", "/info/import"), ("POST", "/info/import"), ("GET", f"/images/{image}/import")):
+                refused = await site.call(method, path, who)
+                assert (refused.status, "not supported" in await refused.text()) == (404, True)
         assert await site.upload(image, b"x") == 204
 
 
