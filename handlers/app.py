@@ -47,6 +47,7 @@ from handlers.errors import HttpError, body, printable, status_of
 from handlers.image_schema import ImageSchema
 from handlers.policy import Policy
 from handlers.protection import Protection
+from handlers.rendering import Rendered
 from handlers.routing import Match, Route, Router
 from kernel.context import Context
 from kernel.errors import EntrepotError, Forbidden, Invalid, Unauthenticated, Unavailable
@@ -99,6 +100,7 @@ class App:
         self.service = service
         self.policy = policy
         self.protection = protection
+        self.rendered = Rendered()
         self.image_schema = image_schema
         self._authenticator = authenticator
         self._api = Router(API)

@@ -67,10 +67,10 @@ async def index(call: Call) -> StreamResponse:
     if not wanted.nothing and wanted.page > 0:
         images = await call.service.queries.images(wanted.listing, marker)
     page, more = images[: wanted.page], len(images) > wanted.page
-    viewer = call.viewer
+    viewer, rendered = call.viewer, call.app.rendered
     document: dict[str, Any] = {
         "images": [
-            views.image(image, viewer) for image in page if call.policy.allowed_image(call.actor, "get_image", image)
+            rendered.image(image, viewer) for image in page if call.policy.allowed_image(call.actor, "get_image", image)
         ],
         "first": _link([(name, value) for name, value in query if name != "marker"]),
         "schema": "/v2/schemas/images",
@@ -84,7 +84,7 @@ async def index(call: Call) -> StreamResponse:
 async def show(call: Call) -> StreamResponse:
     """`GET /v2/images/{image_id}`"""
     image = await call.image()
-    return call.reply(views.image(image, call.viewer))
+    return call.reply(call.app.rendered.image(image, call.viewer))
 
 
 async def delete(call: Call) -> StreamResponse:

@@ -64,10 +64,13 @@ class Policy:
         self._rules: Any = parsed
         self._asker = SimpleNamespace(rules=parsed)
         self._plain = merged["get_image"] == DEFAULTS["get_image"]
-        self._admin = lru_cache(maxsize=4096)(self._is_admin)
+        self._own = lru_cache(maxsize=4096)(self._judged)
 
     def allowed(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule passes for the caller on a target; by default his own project."""
+        return self._own(actor, rule) if target is None else self._judged(actor, rule, target)
+
+    def _judged(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         if _out_of_scope(actor):
             return False
         wanted = target if target is not None else {"project_id": actor.project_id}
@@ -93,7 +96,7 @@ class Policy:
 
     def admin(self, actor: Actor) -> bool:
         """Whether the caller counts as an administrator."""
-        return self._admin(actor)
+        return self.allowed(actor, "context_is_admin")
 
     def doubts(self) -> list[str]:
         """What an operator may have overlooked."""
@@ -101,9 +104,6 @@ class Policy:
         if self.allowed(anybody, "tasks_api_access"):
             return ["[oslo_policy] tasks_api_access is open to ordinary users, and with it the Tasks API"]
         return []
-
-    def _is_admin(self, actor: Actor) -> bool:
-        return self.allowed(actor, "context_is_admin")
 
 
 def _examine(parsed: Any, written: Mapping[str, Any]) -> None:

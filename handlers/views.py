@@ -29,7 +29,7 @@ class Viewer:
 
 def stamp(at: datetime) -> str:
     """A time as image resources carry it: UTC, whole seconds, a literal Z."""
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{at.isoformat()[:19]}Z"
 
 
 def precise(at: datetime | None) -> str | None:

@@ -19,7 +19,7 @@ from kernel.ids import new_id
 from kernel.log import Request
 from kernel.log_postgres import PostgresLog
 from kernel.recorded import By, Meta, Pending
-from tests.support.builders import START, digests, location
+from tests.support.builders import START, location
 from tests.support.logs import Changed, postgres_log
 
 BIG: Final = "big"
@@ -132,7 +132,8 @@ def _events(stream: UUID, owner: str, number: int, dice: random.Random) -> Itera
         return
     size = dice.randrange(1 << 20, 1 << 34)
     yield e.UploadStarted(transfer="t", store="file")
-    yield e.DataUploaded(transfer="t", location=location("file", size), digests=digests("0" * 120), virtual_size=size)
+    sums = e.Digests(md5=f"{number:032x}", algo="sha512", value=f"{number:0128x}")
+    yield e.DataUploaded(transfer="t", location=location("file", size), digests=sums, virtual_size=size)
     if fate == "deactivated":
         yield e.ImageDeactivated()
     if fate == "deleted":

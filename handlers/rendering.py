@@ -1,0 +1,33 @@
+"""Representations of images as JSON.  Most are asked for again unchanged, so the newest are kept."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+from handlers import views
+from handlers.views import Viewer
+from kernel.image import Image
+
+_MOST_KEPT: Final = 4096
+
+
+class Rendered:
+    """Keeps what was made for those who see everything there is; the representations of one service."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int, bool], bytes] = {}
+
+    def image(self, shown: Image, viewer: Viewer) -> orjson.Fragment:
+        """The image as this viewer sees it, ready to stand in a document."""
+        if viewer.reads is not None:
+            return orjson.Fragment(orjson.dumps(views.image(shown, viewer)))
+        key = (shown.id, shown.version, viewer.admin)
+        made = self._kept.get(key)
+        if made is None:
+            made = orjson.dumps(views.image(shown, viewer))
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = made
+        return orjson.Fragment(made)
