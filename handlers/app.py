@@ -34,6 +34,7 @@ from handlers import (
     imports,
     locations,
     members,
+    openapi,
     ops_imports,
     schema_resources,
     stores,
@@ -73,7 +74,7 @@ API: Final[tuple[Route, ...]] = (
 )
 """Routes below `/v2`."""
 
-OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES, *ops_imports.ROUTES)
+OPS: Final[tuple[Route, ...]] = (*events.ROUTES, *history.ROUTES, *ops_imports.ROUTES, *openapi.ROUTES)
 """Routes of our own, below `/ops/v1`."""
 
 _OPEN: Final = {"healthcheck": health.healthcheck, "livez": health.alive, "readyz": health.ready}
@@ -102,6 +103,8 @@ class App:
         self.protection = protection
         self.rendered = Rendered()
         self.image_schema = image_schema
+        self.openapi = openapi.document(_offered(service), image_schema.document)
+        """What there is, for clients that are generated and fuzzers."""
         self._authenticator = authenticator
         self._api = Router(API)
         self._ops = Router(OPS)
@@ -260,6 +263,16 @@ class App:
         if self._background:
             await asyncio.wait(self._background, timeout=5)
         await self._authenticator.close()
+
+
+def _offered(service: Service) -> dict[str, list[Route]]:
+    """The routes of this site, by the path that they lie below."""
+    settings = service.settings
+    below = {"/v2": API, "/ops/v1": OPS}
+    return {
+        prefix: [route for route in routes if route.gate is None or route.gate(settings)]
+        for prefix, routes in below.items()
+    }
 
 
 def _decoded(raw: list[str]) -> list[str]:
