@@ -166,7 +166,6 @@ def _glanceclient(cloud: Cloud, directory: Path, source: Path) -> Iterator[Flow]
 def _sdk(cloud: Cloud, source: Path) -> Iterator[Flow]:
     connection, name = cloud.sdk(), f"sdk-{uuid4().hex[:8]}"
     client = connection.image
-    formats = {"disk_format": "raw", "container_format": "bare"}
 
     def find() -> Any:
         found = client.find_image(name)
