@@ -189,7 +189,8 @@ async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, 
         anchor = functools.partial(dispatcher.anchor, functools.partial(newest, service.database))
         _consume(service, f"sink {driver.name}", dispatcher, anchor)
     for projection in PROJECTIONS:
-        _consume(service, f"projection {projection.NAME}", Projector(projection, service.log, service.database))
+        projector = Projector(projection, service.log, service.database)
+        _consume(service, f"projection {projection.NAME}", projector, service.vault.keep_swept)
     for consumer in service.consumers:
         await consumer.start()
 

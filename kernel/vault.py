@@ -6,6 +6,7 @@ that accepts the import, deleted with it, and swept by age should anything be le
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import Mapping
@@ -13,13 +14,22 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+import structlog
 from cryptography.fernet import Fernet, InvalidToken
 
 from kernel.database import Database
-from kernel.errors import ConfigError, EntrepotError
+from kernel.errors import ConfigError, EntrepotError, Unavailable
 from kernel.rows import Secret
 
-_OLD: Final = "interval '7 days'"
+log = structlog.get_logger(__name__)
+
+_EVERY: Final = 3600.0
+"""Seconds between two searches for what is left over."""
+
+_SWEEP: Final = """
+DELETE FROM secrets s WHERE made_at < clock_timestamp() - interval '7 days'
+AND NOT EXISTS (SELECT FROM images i WHERE i.id = s.stream AND i.work IS NOT NULL)
+"""
 
 
 class Vault:
@@ -46,7 +56,16 @@ class Vault:
 
     async def sweep(self) -> None:
         """Delete what no import can need any more."""
-        await self._database.fetch(f"DELETE FROM secrets WHERE made_at < clock_timestamp() - {_OLD}")
+        await self._database.fetch(_SWEEP)
+
+    async def keep_swept(self) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except Unavailable as error:
+                log.info("secrets_not_swept", reason=str(error))
+            await asyncio.sleep(_EVERY)
 
 
 def load_key(path: Path) -> bytes:
