@@ -33,9 +33,9 @@ _SYSTEM = ("/bin", "/etc/ld.so.cache", "/gnu/store", "/lib", "/lib32", "/lib64",
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero")
 
 
-def die_with_parent(parent: int) -> None:
-    """Be killed when the service dies; go at once if it has died already."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Get a signal when the parent dies; go at once if it has died already."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 

@@ -30,6 +30,7 @@ from handlers.image_schema import ImageSchema
 from handlers.policy import Policy
 from handlers.protection import Protection
 from handlers.wire import Server
+from kernel._jail import die_with_parent
 from kernel.errors import ConfigError
 from kernel.extend import Authenticator, NotificationSink
 from kernel.registry import Registry
@@ -289,6 +290,7 @@ def _supervise(options: Options, dsn: str, postgres: Postgres) -> None:
 
 
 def _fork(options: Options, dsn: str, postgres: Postgres, children: dict[int, float]) -> None:
+    supervisor = os.getpid()
     pid = os.fork()
     if pid:
         children[pid] = time.monotonic()
@@ -297,6 +299,7 @@ def _fork(options: Options, dsn: str, postgres: Postgres, children: dict[int, fl
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        die_with_parent(supervisor, signal.SIGTERM)  # nobody would ever stop it, nor start it again
         _process(options, dsn, postgres)
         code = 0
     except ConfigError as error:
