@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Cloud:
             lambda words: OpenStackShell().run(words), [*self._openstack(), *words, *(("-f", "json") if parsed else ())]
         )
         return json.loads(said) if parsed else said
+
+    def elsewhere(self, *words: str) -> str:
+        """An openstackclient command on the other cloud, in a process of its own: shells share their clients."""
+        command = [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", "--os-cloud", str(self.other), *words]
+        return subprocess.check_output(command, text=True, stdin=subprocess.DEVNULL)
 
     def glance(self, *words: str) -> str:
         """A command of python-glanceclient; its output."""
