@@ -58,6 +58,9 @@ class Site:
     """Holds every image that a test is shown to the published schema."""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.began = f"{self.service.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+
     async def call(
         self,
         method: str,
@@ -81,7 +84,8 @@ class Site:
         if response.status in (200, 201) and _IMAGES.fullmatch(path) and response.content_type == "application/json":
             document = orjson.loads(body)
             for image in document.get("images", [document]):
-                self.images.validate(image)
+                if image["created_at"] >= self.began:  # older ones obeyed the schema of another test's site
+                    self.images.validate(image)
 
     async def image(self, who: str = "A", **attributes: Any) -> str:
         """A queued raw/bare image; returns its id."""
