@@ -128,8 +128,12 @@ def _rounds(
     for number in range(rounds):
         for name in (name for name in WORK if name in wanted):
             for server in servers:
+                figures: dict[str, float] = {}
                 with Peak(server.pids) as peak:
-                    figures = WORK[name](server, size)
+                    try:
+                        figures = WORK[name](server, size)
+                    except (RuntimeError, OSError) as fault:  # a row less, and the rest of the table
+                        print(f"{name} on {server.name}: {fault}", file=sys.stderr)
                 for figure, value in figures.items():
                     measured.setdefault(figure, {}).setdefault(server.name, []).append(value)
                 if server.pids:
