@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -70,21 +72,29 @@ class Vault:
 
 def load_key(path: Path) -> bytes:
     """The key in a file; made on first use, readable by the service alone.  Blocking."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make_key(path)
     except OSError as error:
         raise ConfigError(f"[entrepot] secret_key_file: {path} cannot be written: {error.strerror}") from None
-    else:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Fernet.generate_key())
-            file.flush()
-            os.fsync(file.fileno())
     try:
         key = path.read_bytes().strip()
         Fernet(key)
     except (OSError, ValueError) as error:
         raise ConfigError(f"[entrepot] secret_key_file: {path} holds no usable key: {error}") from None
     return key
+
+
+def _make_key(path: Path) -> None:
+    """Make a key appear whole, or not at all: several processes may start at once, and the first one's key counts."""
+    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)

@@ -42,6 +42,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-pids", default="", help="its processes, for its memory")
     parser.add_argument("--header", action="append", default=[], help="'Name: value', sent to both")
     parser.add_argument("--stores", default="store1,store2,store3", help="names of three file stores")
+    parser.add_argument(
+        "--source-port", type=int, default=0, help="port to serve web-download from, if a peer is choosy"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=512, help="size of a large image")
     parser.add_argument("--processes", type=int, default=2, help="serving processes of ours")
@@ -71,9 +74,9 @@ def serving(directory: Path, dsn: str, stores: tuple[str, ...], processes: int) 
 
 
 @contextlib.contextmanager
-def source(directory: Path) -> Iterator[str]:
+def source(directory: Path, port: int) -> Iterator[str]:
     """A web server with the large file, in a process of its own."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -101,7 +104,7 @@ def main() -> None:
         stores = tuple(given.stores.split(","))
         if wanted & set(WORK):
             dsn = asyncio.run(postgres.fresh())
-            with serving(directory, dsn, stores, given.processes) as ours, source(directory) as web:
+            with serving(directory, dsn, stores, given.processes) as ours, source(directory, given.source_port) as web:
                 size = Size(mib, 1 if given.quick else 5, 8 if given.quick else 120, stores, large, little, web)
                 ours = Server(OURS, ours.url, ours.pids, headers)
                 _rounds(rounds, wanted, [server for server in (peer, ours) if server], size, measured)
@@ -152,4 +155,5 @@ async def _own(name: str, dsn: str, directory: Path, *, quick: bool) -> dict[str
             return await own.resume(dsn, directory, 1 if quick else 10)
 
 
-main()
+if __name__ == "__main__":
+    main()

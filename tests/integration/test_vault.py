@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cryptography.fernet import Fernet
 
 from kernel.database import Database
 from kernel.ids import stream_of
-from kernel.vault import Vault
+from kernel.vault import Vault, load_key
 from tests.support.running import several, site
 
 
@@ -31,3 +32,11 @@ async def test_what_was_forgotten_is_swept_by_age_unless_an_import_needs_it(dsn:
     finally:
         await database.close()
     assert {row["stream"] for row in left} == {stream_of(busy), stream_of(young)}
+
+
+def test_processes_that_start_at_once_get_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(load_key, [tmp_path / "state" / "secret.key"] * 64))
+    assert len(keys) == 1
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["secret.key"]
+    assert (tmp_path / "state" / "secret.key").stat().st_mode & 0o777 == 0o600
