@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import chain
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ from tests.support.standing import SPARE, four_stores, memory_stores, one_store,
 def spare_databases(postgres: Server) -> Iterator[None]:
     """Drop what services that came and went have left for one another."""
     yield
-    for dsn in SPARE:
+    for dsn in chain.from_iterable(SPARE.values()):
         asyncio.run(postgres.drop(dsn))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,18 +49,20 @@ async def _on(dsn: str, config: Config, **options: Any) -> AsyncIterator[Site]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-SPARE: list[str] = []
-"""Databases that a service has left with nothing to do, for the next one; dropped at the end of the run."""
+SPARE: dict[str, list[str]] = defaultdict(list)
+"""File of tests -> databases that a service has left with nothing to do, for the file's next one; dropped at the
+end of the run.  Files never share one: in which order they run is anybody's guess."""
 
 
 @contextlib.asynccontextmanager
 async def passing(postgres: Server, config: Config, **options: Any) -> AsyncIterator[Site]:
     """A service for a part of a test.  Its log may begin with the stories of others, who left nothing outstanding."""
-    dsn = SPARE.pop() if SPARE else await postgres.fresh()
+    spare = SPARE[os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]]
+    dsn = spare.pop() if spare else await postgres.fresh()
     async with _on(dsn, config, **options) as running:
         yield running
     if await _idle(dsn):
-        SPARE.append(dsn)
+        spare.append(dsn)
     else:
         await postgres.drop(dsn)
 
