@@ -136,6 +136,10 @@ class LocalFiles(Protocol):
         """The file as it is now."""
         ...
 
+    async def untouched(self, seconds: float) -> Sequence[str]:
+        """Names of ours, the half-written ones included, that nobody has written to for so long."""
+        ...
+
 
 @runtime_checkable
 class Retains(Protocol):

@@ -39,6 +39,7 @@ from kernel.reactor import Reactor
 from kernel.registry import Registry
 from kernel.settings import Settings
 from kernel.site import Site, build_site
+from kernel.strays import Strays
 from kernel.transfers import Transfers
 from kernel.vault import Vault, load_key
 from kernel.work import interrupts
@@ -73,9 +74,13 @@ class Service:
     reactor: Reactor | None = None
     consumers: list[Consumer] = field(default_factory=list)
     sinks: list[Sink] = field(default_factory=list)
+    sweeping: asyncio.Task[None] | None = None
 
     async def stop_working(self, grace: float = GRACE) -> None:
         """Take nothing new up; finish or hand over what is running."""
+        if self.sweeping is not None:
+            self.sweeping.cancel()
+            await asyncio.wait({self.sweeping})
         if self.reactor is not None:
             await self.reactor.stop(grace)
         await asyncio.gather(*(consumer.stop() for consumer in self.consumers))
@@ -181,6 +186,8 @@ async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, 
         service.site, service.commands, service.leases, service.database, service.feed, service.clock
     )
     await service.reactor.start()
+    strays = Strays(service.site.staging, service.log)
+    service.sweeping = asyncio.create_task(strays.keep_swept(), name="staging sweep")
     muted = Muted(service.settings.default.disabled_notifications)
     for driver, config in sinks:
         sink = await driver.connect(config)

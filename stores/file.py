@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import re
 import shutil
 import stat
 import tempfile
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -278,6 +280,20 @@ class FileStore:
 
     async def identify(self, url: str) -> Identity:
         return _identity(await self._run(os.lstat, self.path(url)))
+
+    async def untouched(self, seconds: float) -> Sequence[str]:
+        return await self._run(self._older, time.time() - seconds)
+
+    def _older(self, then: float) -> list[str]:
+        return sorted(name for name in self._scan("") if self._written(name) <= then)
+
+    def _written(self, name: str) -> float:
+        """When a name was last written to; infinity when it has gone meanwhile."""
+        final, times = self._path_of(name), []
+        for path in (final, final.with_name(final.name + PART)):
+            with suppress(FileNotFoundError):
+                times.append(os.lstat(path).st_mtime)
+        return max(times, default=math.inf)
 
     # --- names and files -----------------------------------------------------------------
 
