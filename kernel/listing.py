@@ -1,9 +1,11 @@
 """Lists of images as SQL: who may see, what is asked for, in which order, after which.
 
 Each way in which an image can be visible is one branch with its own index and its
-own limit; their union is merged.  Where the images after a marker are two ranges of
-an index (nulls lie at one end of it), each range is a branch too.  So a page costs
-the same whether its project has ten images or a hundred thousand.
+own limit; their union is merged, and an image that is visible in two ways is shown once.
+Leaving it out of one of the branches instead would mean to walk past all of them
+where most public images are the caller's own.  Where the images after a marker are
+two ranges of an index (nulls lie at one end of it), each range is a branch too.  So a
+page costs the same whether its project has ten images or a hundred thousand.
 """
 
 from __future__ import annotations
@@ -109,7 +111,9 @@ class Query:
         ]
         if len(branches) == 1:
             return branches[0][1:-1]
-        return f"SELECT id, version FROM ({' UNION ALL '.join(branches)}) AS seen ORDER BY {order} LIMIT {limit}"
+        once = ", ".join(_column(key) for key in self._listing.sort)
+        union = " UNION ALL ".join(branches)
+        return f"SELECT DISTINCT ON ({once}) id, version FROM ({union}) AS seen ORDER BY {order} LIMIT {limit}"
 
     # --- who may see -------------------------------------------------------------------
 
@@ -119,9 +123,9 @@ class Query:
             return [self._everything(wanted)]
         match wanted:
             case None:
-                return [self._own(), self._others("public"), *self._shared()]
+                return [self._own(), "visibility = 'public'", *self._shared()]
             case "all":
-                return [self._own(), self._others("public"), self._others("community"), *self._shared()]
+                return [self._own(), "visibility = 'public'", "visibility = 'community'", *self._shared()]
             case "private":
                 return [f"{self._own()} AND visibility = 'private'"]
             case "shared":
@@ -132,19 +136,12 @@ class Query:
     def _own(self) -> str:
         return "false" if self._listing.project is None else f"owner = {self._put(self._listing.project)}"
 
-    def _others(self, visibility: str) -> str:
-        return f"visibility = '{visibility}' AND {self._not_own()}"
-
-    def _not_own(self) -> str:
-        project = self._listing.project
-        return "true" if project is None else f"owner IS DISTINCT FROM {self._put(project)}"
-
     def _shared(self) -> list[str]:
-        """Images of others that are shared with the caller's project."""
+        """Images that are shared with the caller's project."""
         if self._listing.project is None:
             return []
         memberships = self._memberships(self._put(self._listing.project))
-        return [f"visibility = 'shared' AND {self._not_own()} AND id = ANY(ARRAY({memberships}))"]
+        return [f"visibility = 'shared' AND id = ANY(ARRAY({memberships}))"]
 
     def _everything(self, wanted: str | None) -> str:
         if wanted == "all":
@@ -162,6 +159,9 @@ class Query:
     # --- what is asked for -------------------------------------------------------------
 
     def _comparison(self, item: Comparison) -> str:
+        if item.operator == "any" and len(item.value) == 1:
+            # Unlike a list of one, a value lets the index that finds it keep its order too.
+            return f"{item.column} = {self._put(item.value[0])}"
         place = self._put(item.value)
         match item.operator:
             case "any":

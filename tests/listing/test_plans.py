@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from kernel.database import Database
 from tests.listing.cases import NAMED, OTHERS, Case, cases, explained, places
-from tests.listing.filling import fill_rows
+from tests.listing.filling import BIG, fill_rows
 from tests.support.postgres import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -62,6 +62,19 @@ async def test_a_page_begins_where_the_last_one_ended(full: Database, name: str)
     for case in [Case(asker, name, OTHERS[name]) for asker in ("owner of all", "admin")]:
         for plan in await explained(full, case.built(where)):
             assert touched(plan) < MOST_PAGES, (case, touched(plan))
+
+
+async def test_what_is_visible_in_two_ways_is_listed_once(full: Database) -> None:
+    """The caller's own public images stand in two branches."""
+    where = await places(full)
+    expected = await full.fetch(
+        "SELECT id FROM images WHERE status NOT IN ('deleted', 'pending_delete') AND NOT hidden"
+        " AND (owner = $1 OR visibility = 'public') ORDER BY created_at DESC, id DESC LIMIT 501",
+        BIG,
+    )
+    query = Case("owner of all", "half a thousand", "limit=500").built(where)
+    found = await full.fetch(query.sql, *query.parameters)
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
