@@ -1,7 +1,7 @@
 """What can be asked of an image: imperatives, with every fact the decision needs.
 
 Commands of users carry what the edge has resolved (which stores exist, what a
-method needs); commands of workers carry what they found.  `kernel/decide.py`
+method needs); commands of workers carry what they found.  `kernel/decide/`
 answers each with events or refuses.
 """
 
