@@ -36,6 +36,7 @@ from handlers import (
     members,
     openapi,
     ops_imports,
+    remote_policy,
     schema_resources,
     stores,
     tags,
@@ -105,6 +106,7 @@ class App:
         self.image_schema = image_schema
         self.openapi = openapi.document(_offered(service), image_schema.document)
         """What there is, for clients that are generated and fuzzers."""
+        service.commands.on_change.append(remote_policy.recorded)
         self._authenticator = authenticator
         self._api = Router(API)
         self._ops = Router(OPS)
@@ -179,6 +181,14 @@ class App:
         call = Call(self, request, actor, Context.of(actor, request_id[0]), match.parameters)
         if route.body == "none" and await call.has_body():
             raise Invalid("This request takes no body")
+        if not self.policy.remote:
+            return await route.handler(call)
+        return await self.policy.asking(lambda: self._attempt(route, call))
+
+    async def _attempt(self, route: Route, call: Call) -> web.StreamResponse:
+        """Answer a request whose rules may ask other servers: first what is needed after something was done."""
+        _ = call.admin
+        self.protection.rehearse(call.actor)
         return await route.handler(call)
 
     def _request_id(self, request: web.BaseRequest) -> str | None:
@@ -262,6 +272,7 @@ class App:
         """Finish what was put off."""
         if self._background:
             await asyncio.wait(self._background, timeout=5)
+        await self.policy.close()
         await self._authenticator.close()
 
 

@@ -45,6 +45,8 @@ class Call:
     actor: Actor
     context: Context
     parameters: Mapping[str, str]
+    _read: bytes | None = None
+    """The body, once it has been read as a whole: the request may have to begin anew."""
 
     @property
     def service(self) -> Service:
@@ -156,6 +158,8 @@ class Call:
         return await anext(self.chunks(), b"") != b""
 
     async def _body(self) -> bytes:
+        if self._read is not None:
+            return self._read
         await self.go_on()
         parts: list[bytes] = []
         size = 0
@@ -164,7 +168,8 @@ class Call:
             if size > _MOST_JSON:
                 raise TooLarge(f"The body exceeds {_MOST_JSON} bytes")
             parts.append(chunk)
-        return b"".join(parts)
+        self._read = b"".join(parts)
+        return self._read
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; a sender that falls silent, or breaks off, is a 400."""

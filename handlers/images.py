@@ -70,7 +70,7 @@ async def index(call: Call) -> StreamResponse:
     viewer, rendered = call.viewer, call.app.rendered
     document: dict[str, Any] = {
         "images": [
-            rendered.image(image, viewer) for image in page if call.policy.allowed_image(call.actor, "get_image", image)
+            rendered.image(image, viewer) for image in call.policy.allowed_images(call.actor, "get_image", page)
         ],
         "first": _link([(name, value) for name, value in query if name != "marker"]),
         "schema": "/v2/schemas/images",

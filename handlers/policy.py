@@ -2,15 +2,17 @@
 
 Rules are parsed once and asked often, so they are called directly; the answers to
 the rules that every read asks are remembered for as long as neither rule nor
-caller change.
+caller change.  Where rules ask another server nothing is remembered, and every request
+goes through `asking` (`handlers/remote_policy.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from oslo_policy import policy as oslo
@@ -18,12 +20,15 @@ from oslo_policy._checks import FalseCheck
 
 from handlers.policy_defaults import DEFAULTS
 from handlers.policy_files import EVERY, PolicyFiles
+from handlers.remote_policy import Servers, adopted, is_remote, together
 from kernel.context import Actor
 from kernel.errors import ConfigError
 from kernel.image import Image, member_of
-from kernel.settings import Settings
+from kernel.settings import OsloPolicy, Settings
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Policy:
@@ -34,16 +39,19 @@ class Policy:
         rules: Mapping[str, Any] | None = None,
         default_rule: str = "default",
         files: PolicyFiles | None = None,
+        options: OsloPolicy | None = None,
     ) -> None:
         self._default_rule = default_rule
         self._files = files
+        self._options = options or OsloPolicy()
+        self._servers = Servers(self._options)
         self.replace(rules or {})
 
     @classmethod
     def of(cls, settings: Settings, every: float = EVERY) -> Policy:
         """The operator's rules; `ConfigError` when his files are faulty.  Blocking, for a moment."""
         files = PolicyFiles(settings, every)
-        return cls(files.read(), settings.oslo_policy.policy_default_rule, files)
+        return cls(files.read(), settings.oslo_policy.policy_default_rule, files, settings.oslo_policy)
 
     def refresh(self) -> None:
         """Use what the files say by now; while one of them is faulty, the rules that were good last."""
@@ -61,10 +69,18 @@ class Policy:
         merged: dict[str, Any] = {**DEFAULTS, **rules}
         parsed = oslo.Rules.from_dict(merged, self._default_rule)
         _examine(parsed, rules)
+        remote = [check for rule in parsed.values() for check in _checks(rule) if is_remote(check)]
+        if any(check.kind == "https" for check in remote):
+            self._servers.prepare()
+        if remote:
+            parsed.update({name: adopted(rule) for name, rule in parsed.items()})
+        self._remote = frozenset(check.kind for check in remote)
         self._rules: Any = parsed
-        self._asker = SimpleNamespace(rules=parsed)
+        self._asker = SimpleNamespace(rules=parsed, negated=False)
         self._plain = merged["get_image"] == DEFAULTS["get_image"]
-        self._own = lru_cache(maxsize=4096)(self._judged)
+        self._own = self._judged if remote else lru_cache(maxsize=4096)(self._judged)
+
+    # --- judging -----------------------------------------------------------------------
 
     def allowed(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule passes for the caller on a target; by default his own project."""
@@ -94,20 +110,45 @@ class Policy:
             return True
         return self.allowed(actor, rule, image_target(actor, image))
 
+    def allowed_images(self, actor: Actor, rule: str, images: Sequence[Image]) -> list[Image]:
+        """Those of the images that the rule passes for."""
+        if not self._remote:
+            return [image for image in images if self.allowed_image(actor, rule, image)]
+        passes = together(lambda image: self.allowed_image(actor, rule, image), images)
+        return list(compress(images, passes))
+
     def admin(self, actor: Actor) -> bool:
         """Whether the caller counts as an administrator."""
         return self.allowed(actor, "context_is_admin")
 
     def doubts(self) -> list[str]:
         """What an operator may have overlooked."""
+        doubts = []
+        if "https" in self._remote and not self._options.remote_ssl_verify_server_crt:
+            doubts.append("[oslo_policy] remote_ssl_verify_server_crt is off: any server may answer https: checks")
         anybody = Actor(user_id="somebody", project_id="some project", roles=frozenset({"member", "reader"}))
         if self.allowed(anybody, "tasks_api_access"):
-            return ["[oslo_policy] tasks_api_access is open to ordinary users, and with it the Tasks API"]
-        return []
+            doubts.append("[oslo_policy] tasks_api_access is open to ordinary users, and with it the Tasks API")
+        return doubts
+
+    # --- rules that ask other servers --------------------------------------------------
+
+    @property
+    def remote(self) -> bool:
+        """Whether any rule asks another server; if so, rules are judged inside `asking` only."""
+        return bool(self._remote)
+
+    async def asking(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do work that asks rules, from its beginning again whenever other servers have to be asked first."""
+        return await self._servers.attempt(self._rules, work)
+
+    async def close(self) -> None:
+        """Let go of the other servers."""
+        await self._servers.close()
 
 
 def _examine(parsed: Any, written: Mapping[str, Any]) -> None:
-    """Say what is doubtful about an operator's rules; refuse what cannot be judged here.
+    """Say what is doubtful about an operator's rules; refuse what cannot be understood.
 
     Rules that lead back to themselves would never end: they are false.
     """
@@ -118,8 +159,6 @@ def _examine(parsed: Any, written: Mapping[str, Any]) -> None:
             raise ConfigError(f"policy rule {name}: '{expression}' cannot be understood")
         for check in checks:
             kind = getattr(check, "kind", None)
-            if kind in ("http", "https"):
-                raise ConfigError(f"policy rule {name}: {kind}: checks are not supported")
             if kind == "rule" and check.match not in parsed:
                 log.warning("policy_rule_missing", rule=name, refers_to=check.match)
         if name not in DEFAULTS and name not in referred:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from handlers.policy import Policy
+from handlers.remote_policy import together
 from kernel.context import Actor
 from kernel.errors import ConfigError
 from kernel.patch import ALL_RIGHTS, SERVICE_PREFIX, Right
@@ -58,6 +59,12 @@ class Protection:
     def rights(self, actor: Actor, name: str) -> tuple[Right, ...]:
         """Everything the caller may do to a property of this name."""
         return tuple(right for right in ALL_RIGHTS if self.allows(actor, right, name))
+
+    def rehearse(self, actor: Actor) -> None:
+        """Judge everything once: rules that ask other servers do so now, and not after something was done."""
+        together(
+            lambda passes: passes(actor), [passes for _, rights in self._rules or () for passes in rights.values()]
+        )
 
     def _match(self, name: str) -> Mapping[Right, Passes] | None:
         return next((rights for pattern, rights in self._rules or () if pattern.search(name)), None)

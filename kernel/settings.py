@@ -195,6 +195,14 @@ class OsloPolicy(Section):
     policy_default_rule: str = Field("default", description="Rule that stands in for a missing one.")
     enforce_new_defaults: IniBool = Field(True, description="Accepted; the new defaults are the only ones.")
     enforce_scope: IniBool = Field(True, description="Accepted; scope is always enforced.")
+    remote_content_type: Literal["application/x-www-form-urlencoded", "application/json"] = Field(
+        "application/x-www-form-urlencoded", description="How http: and https: checks send their question."
+    )
+    remote_timeout: float = Field(60.0, gt=0, description="Seconds that the server of such a check gets to answer.")
+    remote_ssl_verify_server_crt: IniBool = Field(False, description="Verify the certificates of https: checks.")
+    remote_ssl_ca_crt_file: Path | None = Field(None, description="CA certificates to trust; unset: the system's.")
+    remote_ssl_client_crt_file: Path | None = Field(None, description="Client certificate for https: checks.")
+    remote_ssl_client_key_file: Path | None = Field(None, description="Its key, if that is not in the same file.")
 
 
 class PasteDeploy(Section):

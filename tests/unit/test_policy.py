@@ -98,12 +98,33 @@ def test_other_scopes_than_projects_may_nothing(scope: dict[str, Any]) -> None:
     assert not policy.admin(actor)
 
 
-@pytest.mark.parametrize(
-    "expression", ["role:a or", "or", "(role:a", "nonsense", "role:a and nonsense", "http://x/y", [["x"]]]
-)
+@pytest.mark.parametrize("expression", ["role:a or", "or", "(role:a", "nonsense", "role:a and nonsense", [["x"]]])
 def test_what_cannot_be_judged_is_refused(expression: Any) -> None:
     with pytest.raises(ConfigError, match="get_images"):
         Policy({"get_images": expression})
+
+
+@pytest.mark.parametrize("rule", ["http://x/y", "not http://x/y", [["https://x/y"]], "role:admin or not rule:y"])
+def test_what_another_server_decides_is_denied_where_it_cannot_be_asked(rule: Any) -> None:
+    policy = Policy({"x": rule, "y": "http://x/y"})
+    assert policy.remote
+    assert not policy.allowed(ALICE, "x", IMAGE)
+
+
+def test_doubts_are_told_of_servers_that_anybody_may_play() -> None:
+    trusting = Policy({"x": "https://x/y"})
+    assert any("remote_ssl_verify_server_crt" in doubt for doubt in trusting.doubts())
+    verifying = Policy({"x": "https://x/y"}, options=OsloPolicy(remote_ssl_verify_server_crt=True))
+    assert Policy({"x": "http://x/y"}).doubts() == verifying.doubts() == Policy().doubts() == []
+
+
+@pytest.mark.parametrize("option", ["remote_ssl_ca_crt_file", "remote_ssl_client_crt_file"])
+def test_certificates_that_cannot_be_used_refuse_the_rules(tmp_path: Path, option: str) -> None:
+    for path in (tmp_path / "nowhere", Path(__file__)):
+        options = OsloPolicy.model_validate({option: path})
+        assert Policy({"x": "http://x/y"}, options=options).remote
+        with pytest.raises(ConfigError, match="certificate"):
+            Policy({"x": "https://x/y"}, options=options)
 
 
 def test_all_of_glances_rules_are_there() -> None:
