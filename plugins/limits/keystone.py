@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 from pydantic import Field
@@ -37,7 +37,15 @@ _MOST_KNOWN: Final = 4096
 class LimitsConfig(_keystone.ServiceAccount):
     """[oslo_limit]"""
 
-    endpoint_id: str | None = Field(None, description="Keystone's id of this service's endpoint.")
+    endpoint_id: str | None = Field(
+        None, description="Keystone's id of this service's endpoint. Unset: it is found by the next four options."
+    )
+    endpoint_service_type: str | None = Field(None, description="Type of this service in Keystone, such as image.")
+    endpoint_service_name: str | None = Field(None, description="Name of this service in Keystone, such as glance.")
+    endpoint_region_name: str | None = Field(None, description="Region of this service's endpoint; unset: any.")
+    endpoint_interface: Literal["public", "publicURL", "internal", "internalURL", "admin", "adminURL"] = Field(
+        "public", description="Interface of this service's endpoint."
+    )
     valid_interfaces: IniList = Field(("public",), description="Interfaces of the identity endpoint, best first.")
     region_name: str | None = Field(None, description="Region of the identity endpoint.")
     endpoint_override: str | None = Field(None, description="URL of the identity endpoint, instead of the catalogue's.")
@@ -49,8 +57,11 @@ class UnifiedLimits:
     def __init__(self, config: LimitsConfig) -> None:
         if _keystone.UNAVAILABLE is not None:
             raise ConfigError(f"[DEFAULT] use_keystone_limits: {_keystone.UNAVAILABLE}")
-        if not config.endpoint_id:
-            raise ConfigError("[oslo_limit] endpoint_id: must be set when use_keystone_limits is")
+        if not (config.endpoint_id or config.endpoint_service_type or config.endpoint_service_name):
+            raise ConfigError(
+                "[oslo_limit] endpoint_id: it, endpoint_service_type or endpoint_service_name"
+                " must be set when use_keystone_limits is"
+            )
         self._config = config
         self._session = _keystone.session(config, "oslo_limit", _TIMEOUT)
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="limits")
@@ -112,12 +123,30 @@ class UnifiedLimits:
         model = self._get("/limits/model", {})["model"]["name"]
         if model != "flat":
             raise Unavailable(f"Keystone enforces limits by the model '{model}'; only 'flat' is supported")
-        endpoint = self._get(f"/endpoints/{self._config.endpoint_id}", {})["endpoint"]
+        endpoint = self._endpoint()
         place = {"service_id": str(endpoint["service_id"])}
         if endpoint.get("region_id"):
             place["region_id"] = str(endpoint["region_id"])
         self._place = time.monotonic() + _SETTLED, place
         return place
+
+    def _endpoint(self) -> Any:
+        """Our endpoint as Keystone has it: the one that is named, or the only one that is described."""
+        config = self._config
+        if config.endpoint_id:
+            return self._get(f"/endpoints/{config.endpoint_id}", {})["endpoint"]
+        named = {"type": config.endpoint_service_type, "name": config.endpoint_service_name}
+        place = {"service_id": str(self._only("services", named)["id"]), "region_id": config.endpoint_region_name}
+        return self._only("endpoints", {**place, "interface": config.endpoint_interface.removesuffix("URL")})
+
+    def _only(self, kind: str, wanted: Mapping[str, str | None]) -> Any:
+        """The one and only service or endpoint that is like this."""
+        query = {name: value for name, value in wanted.items() if value}
+        found = self._get(f"/{kind}", query)[kind]
+        if len(found) != 1:
+            log.warning("limits_not_known", kind=kind, wanted=query, found=len(found))
+            raise Unavailable(f"Keystone knows {len(found)} {kind} instead of one that limits could be registered for")
+        return found[0]
 
     def _get(self, path: str, query: Mapping[str, str]) -> Any:
         response = self._session.get(

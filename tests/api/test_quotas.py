@@ -61,10 +61,12 @@ class World:
         return response.status
 
 
-def unified(fake: FakeKeystone, stores: Any = memory_stores, **sections: str) -> Config:
+def unified(
+    fake: FakeKeystone, stores: Any = memory_stores, endpoint: str = "endpoint_id = image-endpoint", **sections: str
+) -> Config:
     options = fake.options.replace("project_name = service\nproject_domain_name = Default", "system_scope = all")
     text = "use_keystone_limits = true\nenabled_import_methods = glance-direct, web-download, copy-image"
-    config: Config = stores(DEFAULT=text, oslo_limit=f"{options}\nendpoint_id = image-endpoint", **sections)
+    config: Config = stores(DEFAULT=text, oslo_limit=f"{options}\n{endpoint}", **sections)
     return config
 
 
@@ -151,6 +153,42 @@ async def test_a_project_that_has_too_much_imports_nothing(world: World) -> None
     assert "image_size_total" in (await response.json())["message"]
     unknown = await world.site.call("POST", "/images/nope/import", who, json={"method": {"name": "glance-direct"}})
     assert unknown.status == 413, "this check does not look at the image"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "endpoint_service_type = image",
+        "endpoint_service_name = glance\nendpoint_interface = adminURL",
+        "endpoint_service_type = image\nendpoint_service_name = glance\nendpoint_region_name = R",
+    ],
+)
+async def test_our_endpoint_is_found_by_what_it_is_like(postgres: Server, endpoint: str) -> None:
+    async with keystone() as fake:
+        fake.registered = {"image_count_total": 1}
+        async with passing(postgres, unified(fake, one_store, endpoint)) as site:
+            assert await World(site, fake).usage(somebody(), "count_total") == {"usage": 0, "limit": 1}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("endpoint_service_type = image\nendpoint_region_name = S", "0 endpoints"),
+        ("endpoint_service_type = image\nendpoint_interface = internal", "0 endpoints"),
+        ("endpoint_service_type = image\nendpoint_service_name = keystone", "0 services"),
+        ("endpoint_service_name = twin", "2 services"),
+        ("endpoint_service_type = identity", "2 endpoints"),
+    ],
+)
+async def test_an_endpoint_that_cannot_be_told_is_503(postgres: Server, endpoint: str, told: str) -> None:
+    async with keystone() as fake:
+        fake.registered = dict.fromkeys(RESOURCES, -1)
+        fake.services += [{"id": kind, "type": kind, "name": "twin"} for kind in ("one", "another")]
+        fake.endpoints.append({"id": "x", "service_id": "identity", "region_id": "S", "interface": "public"})
+        async with passing(postgres, unified(fake, one_store, endpoint)) as site:
+            response = await site.call("GET", "/info/usage")
+            assert response.status == 503
+            assert told in (await response.json())["message"]
 
 
 @pytest.mark.parametrize("trouble", ["down", "model"])

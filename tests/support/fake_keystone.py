@@ -24,6 +24,19 @@ class FakeKeystone:
     limits: dict[tuple[str, str], int] = field(default_factory=dict)
     """(project, resource) -> limit."""
     registered: dict[str, int] = field(default_factory=dict)
+    services: list[dict[str, str]] = field(
+        default_factory=lambda: [
+            {"id": "image", "type": "image", "name": "glance"},
+            {"id": "identity", "type": "identity", "name": "keystone"},
+        ]
+    )
+    endpoints: list[dict[str, str]] = field(
+        default_factory=lambda: [
+            {"id": "image-endpoint", "service_id": "image", "region_id": "R", "interface": "public", "url": "x"},
+            {"id": "image-admin", "service_id": "image", "region_id": "R", "interface": "admin", "url": "x"},
+            {"id": "identity-public", "service_id": "identity", "region_id": "R", "interface": "public", "url": "x"},
+        ]
+    )
     model: str = "flat"
     down: int | None = None
     """Status that everything is answered with."""
@@ -141,17 +154,27 @@ class FakeKeystone:
         return web.json_response({"model": {"name": self.model, "description": "x"}})
 
     async def endpoint(self, request: web.Request) -> web.Response:
-        if request.match_info["id"] != "image-endpoint":
-            return web.json_response({"error": {"code": 404, "message": "no such endpoint"}}, status=404)
-        endpoint = {"id": "image-endpoint", "service_id": "image", "region_id": "R", "interface": "public", "url": "x"}
-        return web.json_response({"endpoint": endpoint})
+        for endpoint in self.endpoints:
+            if endpoint["id"] == request.match_info["id"]:
+                return web.json_response({"endpoint": endpoint})
+        return web.json_response({"error": {"code": 404, "message": "no such endpoint"}}, status=404)
+
+    async def listed(self, request: web.Request) -> web.Response:
+        """Services or endpoints that the query describes."""
+        kind = request.path.rpartition("/")[2]
+        entries: list[dict[str, str]] = getattr(self, kind)
+        return web.json_response({kind: [entry for entry in entries if request.query.items() <= entry.items()]})
+
+    def _ours(self, request: web.Request) -> bool:
+        """Whether it is asked for the limits of the image service, which are those that there are."""
+        return (request.query["service_id"], request.query.get("region_id")) == ("image", "R")
 
     async def project_limits(self, request: web.Request) -> web.Response:
         project = request.query["project_id"]
         limits = [
             {"id": uuid4().hex, "project_id": project, "resource_name": name, "resource_limit": limit}
             for (owner, name), limit in self.limits.items()
-            if owner == project
+            if owner == project and self._ours(request)
         ]
         return web.json_response({"limits": limits})
 
@@ -159,6 +182,7 @@ class FakeKeystone:
         limits = [
             {"id": uuid4().hex, "resource_name": name, "default_limit": limit}
             for name, limit in self.registered.items()
+            if self._ours(request)
         ]
         return web.json_response({"registered_limits": limits})
 
@@ -175,6 +199,8 @@ async def keystone() -> AsyncIterator[FakeKeystone]:
     app.router.add_get("/v3/auth/tokens", fake.validate)
     app.router.add_get("/v3/limits/model", fake.limit_model)
     app.router.add_get("/v3/endpoints/{id}", fake.endpoint)
+    app.router.add_get("/v3/endpoints", fake.listed)
+    app.router.add_get("/v3/services", fake.listed)
     app.router.add_get("/v3/limits", fake.project_limits)
     app.router.add_get("/v3/registered_limits", fake.registered_limits)
     async with TestServer(app) as server:
