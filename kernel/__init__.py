@@ -6,5 +6,5 @@ The *reactor* asks `outstanding` what each image still needs, takes a *lease* an
 has the *runner* do it, whose outcomes are commands again.  *Consumers* read the
 log from their *checkpoints*: the projector for slow read models, the dispatcher
 for notifications.  The kernel knows no store, no import method, no sink and no
-transport by name: they come in through the doors in `kernel/extend.py`.
+transport by name: they come in through the doors in `kernel/extend/`.
 """

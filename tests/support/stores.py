@@ -34,7 +34,7 @@ def discovered() -> list[StoreDriver]:
 
 
 def having(power: type[Any]) -> list[StoreDriver]:
-    """Those drivers whose stores can do what an extra Protocol of `kernel/extend.py` describes."""
+    """Those drivers whose stores can do what an extra Protocol of `kernel/extend/` describes."""
 
     async def able(driver: StoreDriver) -> bool:
         with TemporaryDirectory() as directory:
