@@ -7,8 +7,7 @@ makes that name valid.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -18,8 +17,8 @@ import structlog
 from kernel import commands as c
 from kernel import events as e
 from kernel.context import Context
-from kernel.errors import EntrepotError, Interrupted, Invalid, StoreError, TooLarge
-from kernel.extend import FetchRequest, ImportMethod, LocalFiles, Stored
+from kernel.errors import EntrepotError, Interrupted, Invalid, TooLarge
+from kernel.extend import FetchRequest, ImportMethod, LocalFiles
 from kernel.fetching import Fetch, SourceChanged, boot_id
 from kernel.ids import stream_of
 from kernel.image import STAGING, Image, Job
@@ -31,7 +30,8 @@ from kernel.site import Site
 from kernel.stepping import run_step
 from kernel.streams import Intake, digest
 from kernel.verdict import judge
-from kernel.watching import Pace, steady, timely
+from kernel.watching import steady, timely
+from kernel.writer import keep
 
 log = structlog.get_logger(__name__)
 
@@ -110,24 +110,14 @@ class Acquirer:
             declared=fetch.total if job.expected_size is None else job.expected_size,
             progress=lambda done: self._lease.report("fetching", done, fetch.total),
         )
-        stored = await self._keep(name, aiter(intake))
+        stall = self._site.settings.import_worker.store_stall_timeout
+        stored = await keep(self._site.staging, STAGING, name, aiter(intake), stall)
         mark("fetched")
         if intake.size == 0:
             await self._site.staging.remove(name)
             raise Invalid("The source sent no data")
         identity = await timely(self._staging.identify(stored.url), self._site.patience, STAGING)
         return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
-
-    async def _keep(self, name: str, chunks: AsyncGenerator[bytes, None]) -> Stored:
-        """Write to staging, which may not stand still; the source has time limits of its own."""
-        pace, limit = Pace(), self._site.settings.import_worker.store_stall_timeout
-        try:
-            return await pace.supervise(self._site.staging.put(name, pace.feed(chunks)), limit)
-        except TimeoutError:
-            raise StoreError(STAGING, f"the write made no progress for {limit:g} s") from None
-        finally:
-            with contextlib.suppress(RuntimeError):  # somebody who cannot be stopped still waits for a chunk
-                await chunks.aclose()
 
     async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
         """What a killed process of this very system had fetched before.

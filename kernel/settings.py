@@ -141,7 +141,9 @@ class ImportWorker(Section):
         6.0, ge=0.5, description="Life of a worker's lease; a dead worker is noticed after it."
     )
     max_concurrent: int = Field(4, ge=1, description="Imports worked on at once by one process.")
-    store_stall_timeout: float = Field(60.0, gt=0, description="Seconds without progress after which a write fails.")
+    store_stall_timeout: float = Field(
+        60.0, gt=0, description="Seconds without progress after which a write to a store, or to staging, fails."
+    )
     fsync: IniBool = Field(True, description="Make data durable before it is recorded. Off only for tests.")
 
 

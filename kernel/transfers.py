@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -21,7 +21,7 @@ from kernel.charges import Limits
 from kernel.context import Context
 from kernel.errors import EntrepotError, Fenced, Gone, Unavailable
 from kernel.events import Blob, Location
-from kernel.extend import LocalFiles, Store
+from kernel.extend import LocalFiles
 from kernel.failures import kind_of, reason_of
 from kernel.handle import Commands, Guard, Handled
 from kernel.ids import new_id
@@ -33,7 +33,8 @@ from kernel.signing import Check, check_of, signature_of
 from kernel.site import Backend, Site
 from kernel.streams import Intake
 from kernel.verdict import judge
-from kernel.watching import watched
+from kernel.watching import timely, watched
+from kernel.writer import keep
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +94,7 @@ class Transfers:
             check = await check_of(signature, self._site.keys) if signature is not None else None
             intake = self._intake(chunks, lease, "uploading", declared, check)
             name = blob_name(image_id, transfer, backend.name, lease.epoch)
-            url, virtual_size = await self._write_judged(backend.store, name, intake, image, check)
+            url, virtual_size = await self._write_judged(backend, name, intake, image, check)
             location = Location(store=backend.name, url=url, name=name, size=intake.size)
             return c.CompleteUpload(
                 transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
@@ -102,6 +103,11 @@ class Transfers:
         return await self._finish(image_id, transfer, lease, context, run, accepted, after)
 
     # --- pieces ------------------------------------------------------------------------
+
+    @property
+    def _stall(self) -> float:
+        """Seconds for which a store may stand still while it has something to write."""
+        return self._site.settings.import_worker.store_stall_timeout
 
     async def _admitted(self, image_id: str, guard: Guard) -> Image:
         image = await self._commands.load(image_id)
@@ -130,9 +136,11 @@ class Transfers:
     async def _write_staged(self, name: str, intake: Intake) -> Blob:
         staging = self._site.staging
         mark("staging begins")
-        stored = await staging.put(name, aiter(intake))
+        stored = await keep(staging, STAGING, name, aiter(intake), self._stall)
         mark("staged")
-        identity = await staging.identify(stored.url) if isinstance(staging, LocalFiles) else None
+        identity = None
+        if isinstance(staging, LocalFiles):
+            identity = await timely(staging.identify(stored.url), self._site.patience, STAGING)
         node = None if self._site.settings.default.staging_is_shared else self._site.node
         return Blob(
             store=STAGING,
@@ -146,12 +154,12 @@ class Transfers:
         )
 
     async def _write_judged(
-        self, store: Store, name: str, intake: Intake, image: Image, check: Check | None
+        self, backend: Backend, name: str, intake: Intake, image: Image, check: Check | None
     ) -> tuple[str, int | None]:
         """Write while judging: bytes that turn out unacceptable at their end leave nothing behind."""
         passed: list[int | None] = []
 
-        async def judged() -> AsyncIterator[bytes]:
+        async def judged() -> AsyncGenerator[bytes, None]:
             async for chunk in intake:
                 yield chunk
             verdict = judge(image.disk_format, image.container_format, intake.size, intake.facts, self._site.rules)
@@ -160,7 +168,7 @@ class Transfers:
             passed.append(verdict.virtual_size)
 
         mark("upload begins")
-        stored = await store.put(name, judged())
+        stored = await keep(backend.store, backend.name, name, judged(), self._stall)
         mark("uploaded")
         return stored.url, passed[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from kernel.errors import Corrupt, EntrepotError, StoreError, StoreUnavailable
@@ -65,6 +66,18 @@ class Writer:
             return await pace.supervise(store.put(name, chunks, size), stall)
         except TimeoutError:
             raise StoreError(store_name, f"the write made no progress for {stall:g} s") from None
+
+
+async def keep(store: Store, store_name: str, name: str, chunks: AsyncGenerator[bytes, None], stall: float) -> Stored:
+    """Write what somebody sends, who has time limits of his own; `StoreError` when the store stands still."""
+    pace = Pace()
+    try:
+        return await pace.supervise(store.put(name, pace.feed(chunks)), stall)
+    except TimeoutError:
+        raise StoreError(store_name, f"the write made no progress for {stall:g} s") from None
+    finally:
+        with contextlib.suppress(RuntimeError):  # somebody who cannot be stopped still waits for a chunk
+            await chunks.aclose()
 
 
 def _compare(store_name: str, stored: Stored, source: Source) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
+from kernel.image import STAGING
 from tests.support.postgres import Server
 from tests.support.raw import Answer, Wire, ask, chunk, head
 from tests.support.running import Site
 from tests.support.standing import objects, one_store, passing, standing
+from tests.support.trouble import EXTENSION as TROUBLE
+from tests.support.trouble import place
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -156,6 +160,32 @@ async def test_slow_senders_are_not_silent(hasty: Site) -> None:
             asyncio.get_running_loop().call_later(0.1, tick.set_result, None)
             await tick
         assert (await wire.answer()).status == 204
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stuck(postgres: Server) -> AsyncIterator[Site]:
+    """A site that gives stores up soon, on disks that can be told to hang."""
+    made = one_store(glance_store="default_store = trouble", import_worker="store_stall_timeout = 0.5")
+
+    def config(directory: Path) -> str:
+        return made(directory).replace("file://", "trouble://")
+
+    async with standing(postgres, config, also=(TROUBLE,)) as site:
+        yield site
+
+
+@pytest.mark.parametrize(("kind", "call"), [("file", "put"), ("stage", "put"), ("stage", "identify")])
+async def test_disks_that_hang_are_given_up(stuck: Site, kind: str, call: str) -> None:
+    """Clients hear of it, and nothing is left behind."""
+    image = await stuck.image()
+    disk = place(stuck.service.site.deployment, STAGING if kind == "stage" else "trouble")
+    disk.plan[call] = "hang"
+    answer = await ask(stuck, put(kind, image, Content_Length=str(len(DATA))) + DATA)
+    struck = call in disk.struck
+    disk.plan.clear()
+    disk.struck.clear()
+    assert (answer.status, struck) == (503, True)
+    await starts_over(stuck, kind, image)
 
 
 # --- Expect: 100-continue ----------------------------------------------------------------
