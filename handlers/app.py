@@ -104,6 +104,7 @@ class App:
         self.protection = protection
         self.rendered = Rendered()
         self.image_schema = image_schema
+        self.origins = cors.origins(service.settings)
         self.openapi = openapi.document(_offered(service), image_schema.document)
         """What there is, for clients that are generated and fuzzers."""
         service.commands.on_change.append(remote_policy.recorded)
@@ -144,9 +145,8 @@ class App:
     # --- on the way in -----------------------------------------------------------------
 
     async def _answer(self, request: web.BaseRequest, request_id: list[str]) -> web.StreamResponse:
-        settings = self.service.settings
-        if request.method == "OPTIONS" and settings.cors.allowed_origin:
-            return web.Response(status=200, headers={**_EMPTY, **cors.preflight(settings.cors, request.headers)})
+        if request.method == "OPTIONS" and self.origins:
+            return web.Response(status=200, headers={**_EMPTY, **cors.preflight(self.origins, request.headers)})
         raw = request.rel_url.raw_path.split("/")[1:]
         while len(raw) > 1 and raw[0] == "":
             raw = raw[1:]
@@ -233,7 +233,7 @@ class App:
         if request_id:
             response.headers.setdefault("x-openstack-request-id", request_id[0])
         if request.method != "OPTIONS":  # a preflight has its own, or none
-            for name, value in cors.actual(self.service.settings.cors, request.headers).items():
+            for name, value in cors.actual(self.origins, request.headers).items():
                 response.headers.setdefault(name, value)
         if "Expect" in request.headers and not request.content.is_eof():
             response.force_close()  # nobody can tell whether the body that was announced will still come

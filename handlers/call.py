@@ -214,7 +214,7 @@ class Call:
     @property
     def common_headers(self) -> dict[str, str]:
         """For answers that a handler begins to send itself."""
-        allowed = cors.actual(self.service.settings.cors, self.request.headers)
+        allowed = cors.actual(self.app.origins, self.request.headers)
         return {"x-openstack-request-id": self.context.request_id or "", **allowed}
 
     def busy(self) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kernel.settings import Cors
+from kernel.settings import Cors, Settings
 
 _SIMPLE: Final = frozenset(
     {
@@ -21,43 +21,51 @@ _SIMPLE: Final = frozenset(
 )
 
 
-def preflight(cors: Cors, headers: Mapping[str, str]) -> dict[str, str]:
+Origins = Mapping[str, Cors]
+"""Origin, or `*` for all others -> what its pages may do."""
+
+
+def origins(settings: Settings) -> Origins:
+    """All origins that the operator lists; one that is listed twice is as its last section says."""
+    return {origin: cors for cors in (settings.cors, *settings.more_cors.values()) for origin in cors.allowed_origin}
+
+
+def preflight(known: Origins, headers: Mapping[str, str]) -> dict[str, str]:
     """Headers of the answer to an OPTIONS request; none when anything asked for is not allowed."""
-    origin = _allowed_origin(cors, headers)
+    found = _found(known, headers)
     method = headers.get("Access-Control-Request-Method", "")
-    if origin is None or method not in cors.allow_methods:
+    if found is None or method not in found[1].allow_methods:
         return {}
+    cors = found[1]
     asked = [name.strip() for name in headers.get("Access-Control-Request-Headers", "").split(",") if name.strip()]
     allowed = _SIMPLE | {name.lower() for name in cors.allow_headers}
     if any(name.lower() not in allowed for name in asked):
         return {}
-    answer = {**_common(cors, origin), "Access-Control-Max-Age": str(cors.max_age)}
+    answer = {**_common(*found), "Access-Control-Max-Age": str(cors.max_age)}
     answer["Access-Control-Allow-Methods"] = method
     if asked:
         answer["Access-Control-Allow-Headers"] = ",".join(asked)
     return answer
 
 
-def actual(cors: Cors, headers: Mapping[str, str]) -> dict[str, str]:
+def actual(known: Origins, headers: Mapping[str, str]) -> dict[str, str]:
     """Headers that any other answer carries for an allowed origin."""
-    if not cors.allowed_origin:
+    found = _found(known, headers) if known else None
+    if found is None:
         return {}
-    origin = _allowed_origin(cors, headers)
-    if origin is None:
-        return {}
-    return {**_common(cors, origin), "Access-Control-Expose-Headers": ",".join(cors.expose_headers)}
+    return {**_common(*found), "Access-Control-Expose-Headers": ",".join(found[1].expose_headers)}
 
 
-def _allowed_origin(cors: Cors, headers: Mapping[str, str]) -> str | None:
+def _found(known: Origins, headers: Mapping[str, str]) -> tuple[str, Cors] | None:
+    """The origin as it is told that it is allowed, with what it may do."""
     origin = headers.get("Origin")
     if origin is None:
         return None
-    if origin in cors.allowed_origin:
-        return origin
-    return "*" if "*" in cors.allowed_origin else None
+    name = origin if origin in known else "*"
+    return (name, known[name]) if name in known else None
 
 
-def _common(cors: Cors, origin: str) -> dict[str, str]:
+def _common(origin: str, cors: Cors) -> dict[str, str]:
     answer = {"Vary": "Origin", "Access-Control-Allow-Origin": origin}
     if cors.allow_credentials:
         answer["Access-Control-Allow-Credentials"] = "true"

@@ -260,6 +260,8 @@ class Settings(BaseModel):
     import_worker: ImportWorker = ImportWorker()
     image_imports: ImageImports = ImageImports()
     cors: Cors = Cors()
+    more_cors: dict[str, Cors] = {}
+    """The sections [cors.…] by their names, each with origins of its own; what one leaves out is as in [cors]."""
     healthcheck: Healthcheck = Healthcheck()
     oslo_policy: OsloPolicy = OsloPolicy()
     paste_deploy: PasteDeploy = PasteDeploy()

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from kernel.errors import ConfigError
 from kernel.image import STAGING
 from kernel.registry import Registry
-from kernel.settings import SECTIONS, Settings
+from kernel.settings import SECTIONS, Cors, Settings
 from kernel.site import describe, key_manager
 from plugins.limits.keystone import LimitsConfig
 
@@ -108,6 +108,7 @@ def unused(settings: Settings, registry: Registry) -> list[str]:
         known.setdefault(section, set()).update(model.model_fields)
     for store in (*settings.default.enabled_backends, "glance_store"):
         known.setdefault(store, set()).update(_STORE_OPTIONS)
+    known.update(dict.fromkeys(settings.more_cors, known["cors"]))
     chosen = key_manager(settings, registry)
     return [
         f"[{section}] {option}"
@@ -200,14 +201,21 @@ def _validated(
     raw: Raw, origin: dict[tuple[str, str], str], state: Path, paths: list[Path], registry: Registry
 ) -> Settings:
     faults: list[str] = []
-    sections: dict[str, Any] = {}
-    for name, model in SECTIONS.items():
+    sections: dict[str, Any] = {"more_cors": {}}
+    for name, model, options in _sections(raw):
         try:
-            sections[name.lower()] = model.model_validate(_written(model, raw.get(name, {})))
+            section = model.model_validate(_written(model, options))
         except ValidationError as error:
             for item in error.errors():
-                where = origin.get((name, str(item["loc"][0])) if item["loc"] else ("", ""), "defaults")
-                faults.append(f"{where}: {describe(name, item)}")
+                option = str(item["loc"][0]) if item["loc"] else ""
+                if option in raw.get(name, {}) or name in SECTIONS:  # what was inherited is told of once
+                    where = origin.get((name, option), "defaults")
+                    faults.append(f"{where}: {describe(name, item)}")
+            continue
+        if name in SECTIONS:
+            sections[name.lower()] = section
+        else:
+            sections["more_cors"][name] = section
     if faults:
         raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(faults))
     return Settings(
@@ -217,6 +225,15 @@ def _validated(
         state_dir=state.absolute(),
         config_dirs=tuple(dict.fromkeys(path.parent for path in paths)),
     )
+
+
+def _sections(raw: Raw) -> Iterable[tuple[str, type[BaseModel], Mapping[str, str]]]:
+    """Name, model and options of every section of ours; each [cors.…] with origins begins as [cors] is."""
+    for name, model in SECTIONS.items():
+        yield name, model, raw.get(name, {})
+    for name, options in raw.items():
+        if name.startswith("cors.") and options.get("allowed_origin"):
+            yield name, Cors, {**raw.get("cors", {}), **options}
 
 
 def _written(model: type[BaseModel], options: Mapping[str, str]) -> dict[str, str]:

@@ -66,6 +66,7 @@ def chapters(registry: Registry) -> list[Chapter]:
     """All sections, those of the main file first."""
     found: dict[str, list[Option]] = {name: list(_options(model)) for name, model in SECTIONS.items()}
     about = dict.fromkeys(SECTIONS, "")
+    about["cors"] = "More origins: sections `[cors.NAME]`, each with `allowed_origin`; what one leaves out is as here."
     plugins = set()
     for extension in sorted(registry, key=lambda item: bool(getattr(item, "shares", ()))):
         section = getattr(extension, "section", None)

@@ -216,6 +216,25 @@ async def test_an_open_tasks_api_is_told() -> None:
     assert "tasks_api_access is open" in Policy({"tasks_api_access": ""}).doubts()[0]
 
 
+# --- what has no effect --------------------------------------------------------------------------
+
+
+async def test_origins_of_further_sections_are_checked_like_the_first(directory: Path) -> None:
+    sections = {"cors.a": "allowed_origin = http://a\nmax_ages = 1", "cors.b": "max_age = 1"}
+    (directory / MAIN).write_text(single(directory, **sections))
+    registry = discover()
+    settings = load([directory / MAIN], registry=registry, environment={})
+    assert unused(settings, registry) == ["[cors.a] max_ages", "[cors.b] max_age"]
+    sections = {"cors": "max_age = never", "cors.a": "allowed_origin = http://a\nallow_credentials = perhaps"}
+    (directory / MAIN).write_text(single(directory, **sections))
+    with pytest.raises(ConfigError) as refused:
+        load([directory / MAIN], registry=registry, environment={})
+    _, *told = str(refused.value).splitlines()
+    assert len(told) == 2, told
+    assert "[cors] max_age" in told[0]
+    assert "[cors.a] allow_credentials" in told[1]
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 

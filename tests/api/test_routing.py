@@ -310,6 +310,39 @@ async def test_R14_actual_requests_of_an_allowed_origin(postgres: Server) -> Non
             assert "Access-Control-Allow-Origin" not in other.headers
 
 
+async def test_origins_have_sections_of_their_own(postgres: Server) -> None:
+    """What [cors.…] leaves out is as in [cors]; `*` stands for everybody else."""
+    sections = {
+        "cors": "allowed_origin = http://one.example\nmax_age = 60\nexpose_headers = X-One",
+        "cors.two": "allowed_origin = http://two.example, http://three.example\nallow_methods = GET",
+        "cors.all": "allowed_origin = *\nallow_credentials = false\nexpose_headers = X-All",
+        "cors.nobody": "allow_methods = DELETE",
+    }
+    async with passing(postgres, one_store(**sections)) as site:
+
+        async def told(origin: str, name: str, method: str = "GET") -> str | None:
+            asked = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+            answer = await site.call(method, "/images", headers=asked)
+            return answer.headers.get(f"Access-Control-{name}")
+
+        one, two, three, other = (f"http://{name}.example" for name in ("one", "two", "three", "other"))
+        for origin, allowed in ((one, one), (two, two), (three, three), (other, "*")):
+            assert await told(origin, "Allow-Origin") == allowed
+        for origin, allowed in ((one, one), (two, None), (three, None), (other, "*")):
+            assert await told(origin, "Allow-Origin", "OPTIONS") == allowed
+        for origin, exposed in ((one, "X-One"), (two, "X-One"), (other, "X-All")):
+            assert await told(origin, "Expose-Headers") == exposed
+        for origin, credentials in ((one, "true"), (two, "true"), (other, None)):
+            assert await told(origin, "Allow-Credentials") == credentials
+        assert await told(other, "Max-Age", "OPTIONS") == "60"
+
+
+async def test_a_section_alone_turns_cors_on(postgres: Server) -> None:
+    async with passing(postgres, one_store(**{"cors.ui": f"allowed_origin = {ORIGIN}"})) as site:
+        answer = await site.call("OPTIONS", "/images", None, headers={"Origin": ORIGIN, **PREFLIGHT})
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, ORIGIN)
+
+
 async def test_options_is_405_while_cors_is_off(one: Site) -> None:
     answer = await one.call("OPTIONS", "/images", headers={"Origin": ORIGIN, **PREFLIGHT})
     assert answer.status == 405
