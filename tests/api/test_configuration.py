@@ -219,6 +219,16 @@ async def test_an_open_tasks_api_is_told() -> None:
 # --- what has no effect --------------------------------------------------------------------------
 
 
+async def test_a_token_cache_of_its_own_is_named_among_what_has_no_effect(directory: Path) -> None:
+    section = "auth_url = http://x\nmemcached_servers = 10.0.0.1:11211\nmemcache_secret_key = x\ntoken_cache_time = 9"
+    (directory / MAIN).write_text(single(directory, keystone_authtoken=section))
+    registry = discover()
+    assert unused(load([directory / MAIN], registry=registry, environment={}), registry) == [
+        "[keystone_authtoken] memcached_servers",
+        "[keystone_authtoken] memcache_secret_key",
+    ]
+
+
 async def test_origins_of_further_sections_are_checked_like_the_first(directory: Path) -> None:
     sections = {"cors.a": "allowed_origin = http://a\nmax_ages = 1", "cors.b": "max_age = 1"}
     (directory / MAIN).write_text(single(directory, **sections))
