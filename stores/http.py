@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,11 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
 from kernel import errors
 from kernel.extend import Leftover, Stored, StoreDriver, StoreSite
+from kernel.networks import OFF_LIMITS, NetworkList, inside
+from kernel.options import HostList
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_HOPS: Final = 5
@@ -36,6 +41,44 @@ class HttpConfig(BaseModel):
     """File with the authorities to believe; unset: those of the system."""
     https_insecure: bool = False
     """Unlike in Glance, certificates are verified unless the operator says not to."""
+    disallowed_networks: NetworkList = OFF_LIMITS
+    """Networks that no connection is made to, for clients can name locations; empty: Glance's reach."""
+    exempt_hosts: HostList = ()
+    """Hosts, as locations spell them, for which no network is off limits."""
+
+
+class OffLimits(OSError):
+    """Every address that a host has lies in a network that no connection is made to."""
+
+
+class _Guard(AbstractResolver):
+    """Resolves names to the addresses that may be connected to; nobody asks again between judging and connecting."""
+
+    def __init__(self, config: HttpConfig) -> None:
+        self._networks = config.disallowed_networks
+        self._exempt = frozenset(_bare(host) for host in config.exempt_hosts)
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        passed = [item for item in found if self.admits(host, item["host"])]
+        if found and not passed:
+            raise OffLimits(host)
+        return passed
+
+    def admits(self, host: str, address: str) -> bool:
+        """Whether a connection may be made to an address for the sake of a host; a name is no address."""
+        if _bare(host) in self._exempt:
+            return True
+        try:
+            return not inside(ipaddress.ip_address(address.partition("%")[0]), self._networks)
+        except ValueError:
+            return True
+
+    async def close(self) -> None:
+        await self._inner.close()
 
 
 class HttpStore:
@@ -43,6 +86,7 @@ class HttpStore:
 
     def __init__(self, config: HttpConfig, site: StoreSite, trust: ssl.SSLContext | bool) -> None:
         self._name, self._config, self._trust = site.name, config, trust
+        self._guard = _Guard(config)
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -142,6 +186,8 @@ class HttpStore:
         except aiohttp.InvalidURL as error:
             raise errors.StoreError(self._name, "the location is not a usable URL") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error.__cause__, OffLimits):
+                raise self._off_limits() from error
             raise errors.StoreUnavailable(self._name, f"{_host(target)}: {type(error).__name__}") from error
         except ValueError as error:  # last, for a certificate that cannot be verified is a ValueError too
             raise errors.StoreError(self._name, "the location is not a usable URL") from error
@@ -150,9 +196,11 @@ class HttpStore:
     def _open(self, target: URL) -> aiohttp.ClientSession:
         if target.scheme not in ("http", "https") or not target.host:
             raise errors.StoreError(self._name, "the location is no http or https URL")
+        if not self._guard.admits(target.host, target.host):  # an address is connected to without being resolved
+            raise self._off_limits()
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._trust),
+                connector=aiohttp.TCPConnector(ssl=self._trust, resolver=self._guard),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._config.connect_timeout, sock_read=self._config.stall_timeout
                 ),
@@ -162,6 +210,10 @@ class HttpStore:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+    def _off_limits(self) -> errors.StoreError:
+        """Alike for every such location, whether or not anything listens there."""
+        return errors.StoreDenied(self._name, "the location lies in a network that is off limits")
 
     def _next(self, answer: aiohttp.ClientResponse) -> URL:
         """Where a redirect leads: to https from anywhere, to http from http only, and nowhere else."""
@@ -199,6 +251,11 @@ class HttpStore:
         return 0, promised if length is None else min(promised, length)
 
 
+def _bare(host: str) -> str:
+    """A host in one spelling, to be compared."""
+    return host.strip("[]").lower().removesuffix(".")
+
+
 def _host(url: URL) -> str:
     """What may be told of a URL: it can carry credentials."""
     return url.host or "?"
@@ -210,5 +267,5 @@ EXTENSION: Final = StoreDriver(
     connect=HttpStore.connect,
     schemes=frozenset({"http", "https"}),
     read_only=True,
-    selftest=lambda directory: HttpConfig(),
+    selftest=lambda directory: HttpConfig(disallowed_networks=()),
 )

@@ -14,18 +14,16 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from kernel.errors import Invalid
 from kernel.masking import mask_url
-from kernel.options import HostList, IniList, PortList, to_list
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from kernel.networks import OFF_LIMITS, Address, NetworkList, forms, inside
+from kernel.options import HostList, IniList, PortList
 
 SCHEMES: Final = ("http", "https")
 """What we can speak, whatever the lists allow."""
@@ -35,15 +33,8 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _NAME: Final = re.compile(r"[a-z0-9_.-]+")
 _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
 _DOTTED: Final = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
-_WRAPPERS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-"""IPv6 networks whose last four bytes are an IPv4 address: that of NAT64, and the old compatible one."""
 _PATIENCE: Final = 10.0
 """Seconds for which a name may take to resolve."""
-
-
-def _networks(value: object) -> object:
-    items = to_list(value)
-    return tuple(ipaddress.ip_network(str(item), strict=False) for item in items) if isinstance(items, list) else items
 
 
 class FilterConfig(BaseModel):
@@ -57,22 +48,7 @@ class FilterConfig(BaseModel):
     disallowed_hosts: HostList = Field((), description="Hosts that may not; ignored if allowed_hosts is set.")
     allowed_ports: PortList = Field((80, 443), description="Ports that a URI may spell.")
     disallowed_ports: PortList = Field((), description="Ports that it may not; ignored if allowed_ports is set.")
-    disallowed_networks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
-        tuple(
-            ipaddress.ip_network(text)
-            for text in (
-                "127.0.0.0/8",
-                "::1/128",
-                "169.254.0.0/16",
-                "fe80::/10",
-                "0.0.0.0/8",
-                "::/128",
-                "224.0.0.0/4",
-                "ff00::/8",
-            )
-        ),
-        description="Networks that no connection is made to. (ours)",
-    )
+    disallowed_networks: NetworkList = Field(OFF_LIMITS, description="Networks that no connection is made to. (ours)")
     max_redirects: int = Field(10, ge=0, description="Redirects followed, each judged like the first URI. (ours)")
     connect_timeout: float = Field(30, gt=0, description="Seconds to connect. (ours)")
     stall_timeout: float = Field(60, gt=0, description="Seconds without a byte after which a fetch fails. (ours)")
@@ -204,8 +180,7 @@ async def resolve(target: Target, config: FilterConfig) -> list[Address]:
     passed = [
         address
         for address in found
-        if not any(str(form) in denied for form in _forms(address))
-        and not any(_inside(address, net) for net in config.disallowed_networks)
+        if not any(str(form) in denied for form in forms(address)) and not inside(address, config.disallowed_networks)
     ]
     if not passed:
         raise refusal(target.uri)
@@ -225,20 +200,6 @@ async def look_up(target: Target) -> list[Address]:
     except (OSError, TimeoutError, UnicodeError):
         raise refusal(target.uri) from None
     return list(dict.fromkeys(ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows))
-
-
-def _forms(address: Address) -> tuple[Address, ...]:
-    """The address, and the IPv4 address inside an IPv6 one that merely wraps it."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return (address,)
-    inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-    if inner is None and any(address in wrapper for wrapper in _WRAPPERS) and int(address) > 1:
-        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return (address,) if inner is None else (address, inner)
-
-
-def _inside(address: Address, network: Network) -> bool:
-    return any(item.version == network.version and item in network for item in _forms(address))
 
 
 async def admit(uri: str, config: FilterConfig) -> Target:

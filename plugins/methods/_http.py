@@ -19,7 +19,8 @@ from yarl import URL
 from kernel.errors import Interrupted, SourceFailed
 from kernel.extend import Opened
 from kernel.masking import mask_url
-from plugins.methods._filtering import SCHEMES, Address, FilterConfig, Target, judge, parse, refusal, resolve
+from kernel.networks import Address
+from plugins.methods._filtering import SCHEMES, FilterConfig, Target, judge, parse, refusal, resolve
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)

@@ -404,3 +404,19 @@ async def test_X13_who_is_told(three: Site, m: Mirror) -> None:
     assert (await three.call("GET", f"/images/{queued}/locations", "SVC", json={})).status == 400
     await three.call("DELETE", f"/images/{image}")
     assert (await three.call("GET", f"/images/{image}/locations", "SVC")).status == 404
+
+
+async def test_nobody_registers_what_only_the_service_reaches(postgres: Server, m: Mirror) -> None:
+    """By default; what is served on this very machine is not read, nor is anybody told whether it is there."""
+    async with passing(postgres, three_stores(web="", DEFAULT="http_retries = 0")) as site:
+        told = set()
+        for url in (a_file(m), "http://127.0.0.1:9/nobody", "http://169.254.169.254/latest"):
+            image = await site.image()
+            assert await post(site, image, {"url": url}) == 202
+            shown = await site.ended(image)
+            assert (shown["status"], shown["size"]) == ("queued", None)
+            (task,) = await site.tasks(image)
+            assert task["status"] == "failure"
+            told.add(task["message"])
+        assert len(told) == 1
+        assert "off limits" in told.pop()

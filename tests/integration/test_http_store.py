@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from kernel import errors
 from kernel.extend import StoreSite
@@ -27,7 +28,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def http_store(**options: Any) -> HttpStore:
-    return await HttpStore.connect(HttpConfig(**options), StoreSite(name="web", deployment=uuid4()))
+    """A store that reaches this machine, unless told otherwise."""
+    return await HttpStore.connect(
+        HttpConfig(**{"disallowed_networks": (), **options}), StoreSite(name="web", deployment=uuid4())
+    )
 
 
 @pytest.fixture
@@ -349,4 +353,68 @@ async def test_a_redirect_may_lead_to_https_and_never_from_it_to_http(
 
     async with serving(upward) as url:
         assert await everything(store.read(url)) == DATA
+    await store.close()
+
+
+# --- networks that are off limits --------------------------------------------------------
+
+NEAR = ["127.0.0.1", "127.9.9.9", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
+ODD = ["2130706433", "0x7f.1", "127.1", "0177.0.0.1"]
+
+
+@pytest.mark.parametrize("host", [*NEAR, *ODD])
+async def test_what_only_the_service_reaches_is_off_limits(host: str) -> None:
+    """Under any spelling, and before anybody there hears of it; it looks the same where nobody listens."""
+    asked = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(body=DATA)
+
+    async with serving(answer) as base, denying() as store:
+        said = set()
+        for port in (URL(base).port, 9):
+            for call in (store.size, lambda url: everything(store.read(url))):
+                with pytest.raises(errors.StoreError, match=r"off limits|not a usable URL") as refused:
+                    await within(call(f"http://{host}:{port}/x"))
+                said.add(str(refused.value))
+        assert not asked
+        assert len(said) == 1
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[64:ff9b::a9fe:a9fe]", "[::]", "224.0.0.1"])
+async def test_other_networks_that_are_off_limits(host: str) -> None:
+    async with denying() as store:
+        with pytest.raises(errors.StoreDenied, match="off limits"):
+            await within(store.size(f"http://{host}/x"))
+
+
+async def test_every_hop_is_judged() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=302, headers={"Location": f"http://127.0.0.1:{request.url.port}/inner"})
+
+    async with serving(answer) as base, denying(exempt_hosts="LOCALHOST.") as store:
+        with pytest.raises(errors.StoreDenied, match="off limits"):
+            await within(store.size(f"http://localhost:{URL(base).port}/outer"))
+    assert asked == ["/outer"]
+
+
+async def test_an_operator_can_exempt_hosts_or_name_other_networks(server: TestServer) -> None:
+    url = f"http://127.0.0.1:{server.port}/image"
+    for options in ({"exempt_hosts": "[127.0.0.1]"}, {"disallowed_networks": "[10.0.0.0/8]"}):
+        async with denying(**options) as store:
+            assert await store.size(url) == len(DATA)
+    async with denying(disallowed_networks="10.0.0.0/8, 127.0.0.1") as store:
+        with pytest.raises(errors.StoreDenied):
+            await store.size(url)
+
+
+@asynccontextmanager
+async def denying(**options: Any) -> AsyncIterator[HttpStore]:
+    """A store with the defaults that operators get."""
+    store = await HttpStore.connect(HttpConfig(**options), StoreSite(name="web", deployment=uuid4()))
+    yield store
     await store.close()

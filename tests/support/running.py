@@ -184,6 +184,7 @@ def several(directory: Path, **sections: str) -> str:
         "[entrepot]",
         "auth = headers",
     ]
+    sections = {"web": "disallowed_networks = []", **sections}  # what these tests register lies on this machine
     for store in ("fast", "cheap", "reliable"):
         lines += [f"[{store}]", f"filesystem_store_datadir = {directory}/{store}", sections.pop(store, "")]
     for name, text in sections.items():
