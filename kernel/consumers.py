@@ -6,6 +6,8 @@ A driver that dies is replaced when its lease runs out; the effect of the last b
 may then be repeated, which every effect here can stand.  A stream that cannot go on
 (an event only a newer version knows, a message its receiver refuses) is parked with
 everything that follows in it, while all others go on; it is tried again now and then.
+When many are parked it is the receiver that is wrong, not they: then the checkpoint
+waits, as for a receiver that is away.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -33,6 +35,9 @@ log = structlog.get_logger(__name__)
 
 _RETRY_PARKED: Final = 30.0
 _LONGEST_PAUSE: Final = 30.0
+
+_MOST_PARKED: Final = 100
+"""Streams that are parked at most; what they miss grows, and is remembered with the checkpoint."""
 
 
 class Parked(Exception):
@@ -144,24 +149,42 @@ class Consumer:
         self.driving = True
         await self._effect.reset()
         keeping = asyncio.create_task(self._keep(), name=f"consumer {self.name} lease")
-        beside = {keeping}
+        beside: set[asyncio.Future[Any]] = {keeping}
         if self._meanwhile is not None:
             beside.add(asyncio.ensure_future(self._meanwhile()))
         try:
+            batches = self._feed.follow(self.position)
             retry_at = time.monotonic() + _RETRY_PARKED
-            async for batch in self._feed.follow(self.position):
+            coming = self._next(batches, beside)
+            while True:
+                left = max(0.0, retry_at - time.monotonic()) if self._parked else None
+                watched: set[asyncio.Future[Any]] = {coming, keeping}
+                await asyncio.wait(watched, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if keeping.done():
                     await keeping
-                await self._apply(batch)
-                mark("delivered")
-                await self._move(batch[-1].position)
-                if self._parked and time.monotonic() >= retry_at:
-                    await self._retry_parked()
+                if coming.done():
+                    batch = await coming
+                    beside.discard(coming)
+                    await self._apply(batch)
+                    mark("delivered")
+                    await self._move(batch[-1].position)
+                    coming = self._next(batches, beside)
+                if time.monotonic() >= retry_at:
+                    if self._parked:
+                        await self._retry_parked()
                     retry_at = time.monotonic() + _RETRY_PARKED
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
+
+    def _next(
+        self, batches: AsyncIterator[Sequence[Recorded]], beside: set[asyncio.Future[Any]]
+    ) -> asyncio.Future[Sequence[Recorded]]:
+        """The next batch, waited for beside everything else."""
+        coming = asyncio.ensure_future(anext(batches))
+        beside.add(coming)
+        return coming
 
     async def _keep(self) -> None:
         while True:
@@ -178,16 +201,28 @@ class Consumer:
             try:
                 await self._effect.apply(wanted)
             except Parked as parked:
-                for stream, reason in parked.streams.items():
-                    first = next(item.position for item in wanted if item.stream == stream)
-                    self._parked[stream] = first, reason
-                    log.warning("stream_parked", consumer=self.name, stream=str(stream), reason=reason)
+                reason = self._park(parked, wanted)
+                wanted = [item for item in wanted if item.stream in parked.streams and item.stream not in self._parked]
+                if not wanted:
+                    return
+                log.warning("consumer_waits", consumer=self.name, parked=len(self._parked), reason=reason)
             except (EntrepotError, OSError, TimeoutError) as error:
                 log.warning("consumer_retries", consumer=self.name, reason=str(error), retry_in=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-                continue
-            return
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _park(self, parked: Parked, events: Sequence[Recorded]) -> str:
+        """Let streams wait while there is room for them; returns why the last one does."""
+        reason = ""
+        for stream, reason in parked.streams.items():
+            if len(self._parked) >= _MOST_PARKED:
+                break
+            first = next(item.position for item in events if item.stream == stream)
+            self._parked[stream] = first, reason
+            log.warning("stream_parked", consumer=self.name, stream=str(stream), reason=reason)
+        return reason
 
     async def _move(self, position: int) -> None:
         moved = await self._database.fetchval(

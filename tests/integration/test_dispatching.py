@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kernel import consumers
 from kernel.audit import Anchor, head, verify_chain
 from kernel.dispatcher import ANCHOR, Dispatcher, Muted
 from kernel.extend import NotificationSink
@@ -81,6 +82,39 @@ async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, 
     assert b"answered 400" in parked
     assert [event["id"] for event in there.events if event.get("subject") == good] == [str(note.id) for note in told]
     assert not [event for event in there.events if event.get("subject") == bad]
+
+
+async def test_a_receiver_that_refuses_everything_holds_the_sink_up(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong URL, say: few images are parked, the rest waits in the log, and all arrives once it is put right."""
+    monkeypatch.setattr(consumers, "_MOST_PARKED", 3)
+    monkeypatch.setattr(consumers, "_RETRY_PARKED", 0.5)
+    monkeypatch.setattr(consumers, "_LONGEST_PAUSE", 0.5)
+    parked = "SELECT coalesce((SELECT count(*) FROM json_object_keys(parked)), 0) FROM consumers WHERE name = $1"
+    async with hook() as there:
+        there.judge = lambda event: 404
+        config = WebhookConfig.model_validate({"url": there.url})
+        async with with_sink(dsn, directory, webhook.EXTENSION, config) as running:
+            images = [await running.image() for _ in range(8)]
+            for image in images:
+                assert (await running.patch(image, {"op": "replace", "path": "/name", "value": "m"})).status == 200
+            (sink,) = (item for item in running.service.consumers if item.name == "sink webhook")
+            refused = there.seen
+            await running.until(lambda: there.seen > refused + 20, DEADLINE)
+            assert await running.service.database.fetchval(parked, sink.name) <= 3
+            assert sink.position < await running.service.log.head()
+            there.judge = lambda event: 204
+            await running.settled(DEADLINE)
+
+            async def resumed() -> bool:
+                return bool(await running.service.database.fetchval(parked, sink.name) == 0)
+
+            await running.until(resumed, DEADLINE)
+            for image in images:
+                told = [str(note.id) for note in running.notes.of(image)]
+                came = [event["id"] for event in there.events if event.get("subject") == image]
+                assert list(dict.fromkeys(came)) == told
 
 
 async def test_the_head_of_the_log_is_told_as_an_anchor(dsn: str, directory: Path) -> None:
