@@ -43,14 +43,18 @@ _PURGES: Final = 8
 """Clean-ups under way at once; they do not count against the imports."""
 
 _BACK_OFF: Final = 20.0
-"""Seconds before bytes that could not be removed are tried again."""
+"""Seconds before bytes that could not be removed are tried again for the first time."""
+
+_LONGEST_BACK_OFF: Final = 3600.0
 
 _FIND: Final = """
 SELECT i.id, i.image_id
 FROM images i LEFT JOIN leases l ON l.stream = i.id
 WHERE i.work IS NOT NULL AND (i.work = 'purge') = $1 AND i.due_at <= clock_timestamp()
-  AND (l.stream IS NULL OR l.until < clock_timestamp() OR (l.yielding AND NOT $1)) AND (i.node IS NULL OR i.node = $2)
-  AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
+  AND (l.stream IS NULL OR l.until < clock_timestamp() OR (l.yielding AND NOT $1)
+       OR (l.owner IS NULL AND l.until > clock_timestamp()  -- no back-off for what has come up since it was set
+           + greatest(interval '60 seconds', 2 * (clock_timestamp() - i.updated_at))))
+  AND (i.node IS NULL OR i.node = $2) AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
 """
 
 
@@ -249,22 +253,30 @@ class Reactor:
             done = purged.complete  # what has come up meanwhile needs no back-off
         finally:
             self._leases.drop(lease)
-            await asyncio.shield(self._end_purge(image.id, lease, done))
+            await asyncio.shield(self._end_purge(image, lease, done))
 
-    async def _end_purge(self, image_id: str, lease: Lease, done: bool) -> None:
-        park = None if done else _BACK_OFF
+    async def _end_purge(self, image: Image, lease: Lease, done: bool) -> None:
+        park = None if done else back_off((self._clock.now() - image.at).total_seconds())
         try:
             await self._commands.handle(
-                image_id, context=service_context(), lease=lease, release=done, park=park, patient=not self._stopping
+                image.id, context=service_context(), lease=lease, release=done, park=park, patient=not self._stopping
             )
         except EntrepotError as error:
-            log.info("lease_not_given_back", image_id=image_id, reason=str(error))
+            log.info("lease_not_given_back", image_id=image.id, reason=str(error))
 
     def _take_over(self, loaded: Loaded) -> c.Command:
         """Whoever let the lease run out may only be stopped: look for what it leaves behind once more, later."""
         if not loaded.abandoned:
             return c.TakeOver()
         return c.TakeOver(sweep_at=self._clock.now() + timedelta(seconds=2 * self._leases.ttl))
+
+
+def back_off(waiting: float) -> float:
+    """Seconds until a clean-up that has waited so long, since the image last changed, is tried again.
+
+    As long again as it has waited: a store that is gone for good costs little, and no process has to count.
+    """
+    return min(max(waiting, _BACK_OFF), _LONGEST_BACK_OFF)
 
 
 def _context_of(image: Image) -> Context:

@@ -34,6 +34,11 @@ FROM images i LEFT JOIN states s ON s.id = i.id WHERE work IS NOT NULL AND due_a
   AND NOT EXISTS (SELECT FROM leases l WHERE l.stream = i.id AND l.until > clock_timestamp())
 """
 _LATER: Final = "SELECT count(*) FROM images WHERE work IS NOT NULL AND due_at > clock_timestamp()"
+_OWED: Final = """
+SELECT count(*) AS count, min((s.state->>'at')::timestamptz) AS since, min(l.until) AS next
+FROM images i JOIN leases l ON l.stream = i.id LEFT JOIN states s ON s.id = i.id
+WHERE i.work = 'purge' AND l.owner IS NULL AND l.until > clock_timestamp()
+"""
 _LEASES: Final = """
 SELECT count(*) FILTER (WHERE until > clock_timestamp()) AS alive,
        count(*) FILTER (WHERE until <= clock_timestamp() AND until > '-infinity') AS expired,
@@ -62,6 +67,7 @@ async def database(dsn: str) -> AsyncIterator[Finding]:
             yield schema
             if schema.status == "ok":
                 yield await _work(connection)
+                yield await _clean_up(connection)
                 yield await _leases(connection)
                 async for finding in _consumers(connection):
                     yield finding
@@ -115,6 +121,19 @@ async def _work(connection: Any) -> Finding:
     return Finding("work", "ok", found)
 
 
+async def _clean_up(connection: Any) -> Finding:
+    """Bytes that a store would not, or could not, let go: they are tried again less and less often."""
+    row = await connection.fetchrow(_OWED)
+    if not row["count"]:
+        return Finding("clean-up", "ok", "nothing is owed")
+    found = (
+        f"{units.count(row['count'], 'image')} with bytes that could not be removed, the oldest for"
+        f" {units.span(_ago(row['since']))}, tried again in {units.span(_until(row['next']))}"
+    )
+    advice = "see `not_deleted` and `store_gone` in the service's log: is the store reachable, and configured still?"
+    return Finding("clean-up", "warn", found, advice)
+
+
 async def _leases(connection: Any) -> Finding:
     row = await connection.fetchrow(_LEASES)
     found = f"{row['alive']} alive, {row['expired']} expired"
@@ -144,3 +163,7 @@ async def _consumers(connection: Any) -> AsyncIterator[Finding]:
 
 def _ago(at: datetime) -> float:
     return max(0.0, (datetime.now(UTC) - at).total_seconds())
+
+
+def _until(at: datetime) -> float:
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())

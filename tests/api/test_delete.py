@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -115,6 +116,42 @@ async def test_bytes_that_cannot_be_deleted_now_are_deleted_later(postgres: Serv
         assert store.deletions <= 2
         owed = "SELECT work FROM images WHERE image_id = $1"
         assert await site.service.database.fetchval(owed, image) == "purge"
+
+
+async def test_what_cannot_be_deleted_is_tried_less_and_less_often(postgres: Server) -> None:
+    """A store that is gone for good is asked every hour in the end; a new deletion does not wait for that."""
+    park = "SELECT extract(epoch FROM until - clock_timestamp())::float FROM leases WHERE owner IS NULL AND stream = $1"
+    async with passing(postgres, memory_stores(), also=(FAULTY,)) as site:
+        image = await site.image()
+        assert await site.upload(image, b"x") == 204
+        assert (await site.patch(image, {"op": "replace", "path": "/name", "value": "m"})).status == 200
+        stream, database, store = UUID(image), site.service.database, hooks(site, "fast")
+        store.break_deletes(StoreUnavailable("fast"))
+        assert await delete(site, image) == 204
+
+        async def parked(least: float, most: float) -> bool:
+            return least < (await database.fetchval(park, stream) or 0) <= most
+
+        await site.until(lambda: parked(5, 20))
+        for past, least, most in ((100, 60, 130), (864000, 3000, 3600)):
+            tried = store.deletions
+            await _backdate(database, stream, past)
+            await database.fetch("UPDATE leases SET until = clock_timestamp() WHERE stream = $1", stream)
+            await site.until(lambda tried=tried: store.deletions > tried)  # type: ignore[misc]
+            await site.until(lambda least=least, most=most: parked(least, most))  # type: ignore[misc]
+        tried = store.deletions
+        await database.fetch("UPDATE images SET updated_at = clock_timestamp() WHERE id = $1", stream)
+        store.break_deletes(None)
+        await site.until(lambda: store.deletions > tried)
+        await site.until(lambda: not store.blobs)
+
+
+async def _backdate(database: Any, stream: UUID, seconds: float) -> None:
+    """As if the image had not changed for so long."""
+    then = "clock_timestamp() - $2 * interval '1 second'"
+    await database.fetch(f"UPDATE images SET updated_at = {then} WHERE id = $1", stream, seconds)
+    at = f"jsonb_set(state::jsonb, '{{at}}', to_jsonb({then}))::json"
+    await database.fetch(f"UPDATE states SET state = {at} WHERE id = $1", stream, seconds)
 
 
 async def test_a_clean_up_that_waits_holds_up_no_import(postgres: Server) -> None:

@@ -169,7 +169,8 @@ def examined(place: Path, dsn: str, code: int) -> dict[str, Any]:
 
 def test_a_healthy_installation(place: Path, dsn: str) -> None:
     found = examined(place, dsn, OK)
-    healthy = ("python", "staging", "store fast", "adoption cheap", "postgres", "clock", "schema", "work", "leases")
+    healthy = ("python", "staging", "store fast", "adoption cheap", "postgres", "clock", "schema", "work")
+    healthy += ("clean-up", "leases")
     assert {name: found[name]["status"] for name in healthy} == dict.fromkeys(healthy, "ok")
     assert found["qemu-img"]["status"] in ("ok", "warn")
 
@@ -184,6 +185,12 @@ def test_what_is_left_undone_is_noticed(place: Path, dsn: str) -> None:
         " min_ram, tags, properties, created_at, updated_at, work, due_at) VALUES (gen_random_uuid(), 'x', 1, 1,"
         " json_build_object('at', clock_timestamp() - interval '10 minutes'), 'importing', 'private', false, false,"
         " 0, 0, '{}', '{}', now(), now(), 'store', clock_timestamp() - interval '1 day')",
+        "INSERT INTO images (id, image_id, version, fold, state, status, visibility, hidden, protected, min_disk,"
+        " min_ram, tags, properties, created_at, updated_at, work, due_at) SELECT gen_random_uuid(), 'y', 1, 1,"
+        " json_build_object('at', clock_timestamp() - interval '2 days'), 'deleted', 'private', false, false,"
+        " 0, 0, '{}', '{}', now(), now(), 'purge', '-infinity'",
+        "INSERT INTO leases (stream, owner, node, epoch, until)"
+        " SELECT id, NULL, 'n', 1, clock_timestamp() + interval '30 minutes' FROM images WHERE image_id = 'y'",
         "INSERT INTO consumers (name, position) VALUES ('sink ahead', 5)",
     )
     found = examined(place, dsn, TROUBLE)
@@ -191,6 +198,9 @@ def test_what_is_left_undone_is_noticed(place: Path, dsn: str) -> None:
     assert found["leases"]["found"].startswith("0 alive, 1 expired, the oldest 60 min")
     assert found["work"]["status"] == "warn"
     assert found["work"]["found"].startswith("1 image waiting (store), the oldest for 10 min")
+    assert found["clean-up"]["status"] == "warn"
+    assert found["clean-up"]["found"].startswith("1 image with bytes that could not be removed, the oldest for 2 d")
+    assert "`store_gone`" in found["clean-up"]["advice"]
     assert found["consumer sink ahead"]["status"] == "fail"
     assert "--against" in found["consumer sink ahead"]["advice"]
 
