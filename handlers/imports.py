@@ -42,7 +42,7 @@ async def import_image(call: Call) -> StreamResponse:
     await refuse_excess(call)
     image_id = call.parameters["image_id"]
     image = await call.service.queries.image(image_id)
-    preempted = await _preempted(call, image)
+    preempted = await preempted_by(call, image)
     guard = _importable(call, image_id, method, options, preempted)
     guard(image)
     choice = choose(call.service.site, body, call.request.headers.get("X-Image-Meta-Store"), image, method)
@@ -113,7 +113,7 @@ async def refuse_excess(call: Call) -> None:
         await service.site.quotas.refuse_excess(project, await service.queries.usage(project))
 
 
-async def _preempted(call: Call, image: Image) -> tuple[c.PreemptImport, ...]:
+async def preempted_by(call: Call, image: Image) -> tuple[c.PreemptImport, ...]:
     """What makes way for a new import: one that nobody has touched for so long that it does not protect its image."""
     stream = stream_of(image.id)
     if image.job is None or image.task is None or stream is None:

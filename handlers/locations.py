@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from handlers import views
 from handlers.call import Call, not_found
+from handlers.imports import preempted_by
 from handlers.patching import LocationOperation
 from handlers.routing import Route
 from handlers.schemas import validated
@@ -94,8 +95,11 @@ async def register(call: Call) -> StreamResponse:
         ):
             raise Forbidden("Only services may register locations other than http and https ones")
 
-    request = _registration(call, body, document, proof)
-    await call.service.commands.handle(image_id, c.RegisterLocation(request=request), context=call.context, guard=may)
+    image = await call.service.queries.image(image_id)
+    may(image)
+    preempted = await preempted_by(call, image)
+    command = c.RegisterLocation(request=_registration(call, body, document, proof))
+    await call.service.commands.handle(image_id, *preempted, command, context=call.context, guard=may)
     return call.empty(202)
 
 

@@ -51,6 +51,32 @@ async def test_a_copy_that_nobody_takes_up_is_preempted_after_two_hours(postgres
         assert (await told.json())["ending"] == "preempted"
 
 
+async def test_a_registration_that_nobody_takes_up_is_preempted_by_another(postgres: Server) -> None:
+    """Nobody else gets to preempt it: a stranger hears what he always hears."""
+    clock = Ahead()
+    async with standing(postgres, memory_stores(), also=(FAULTY,), clock=clock, role="api") as site:
+        image = await site.image()
+
+        async def register(who: str = "A", url: str = "http://127.0.0.1:9/x") -> int:
+            return (await site.call("POST", f"/images/{image}/locations", who, json={"url": url})).status
+
+        for minutes, status in ((0, 202), (0, 409), (119, 409), (121, 202)):
+            clock.minutes = minutes
+            if minutes == 121:
+                assert await register("C") == 404
+                assert await register(url="rbd://x/y") == 403
+            assert await register() == status, minutes
+        first, second = await site.tasks(image)
+        assert (first["type"], first["status"], first["message"]) == (
+            "location_import",
+            "failure",
+            "Expired lock preempted",
+        )
+        assert (second["type"], second["status"]) == ("location_import", "pending")
+        assert (await site.show(image))["os_glance_import_task"] == second["id"]
+        assert await register() == 409, "the new one is fresh"
+
+
 async def test_statuses_come_first(postgres: Server) -> None:
     """An image that is `importing` stays so until a worker comes: nothing but a copy could be asked for."""
     clock = Ahead()
