@@ -140,7 +140,7 @@ class Policy:
 
     async def asking(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do work that asks rules, from its beginning again whenever other servers have to be asked first."""
-        return await self._servers.attempt(self._rules, work)
+        return await self._servers.attempt(work)
 
     async def close(self) -> None:
         """Let go of the other servers."""

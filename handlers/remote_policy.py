@@ -68,9 +68,8 @@ class Unanswered(Exception):
 
 
 class Answers(Struct):
-    """What the servers said in one request about one set of rules; None is no answer."""
+    """What the servers said in one request; None is no answer."""
 
-    rules: object
     known: dict[Question, bool | None] = field(default_factory=dict)
     silent: set[URL] = field(default_factory=set)
     """Servers that failed already and are not waited for again."""
@@ -115,7 +114,7 @@ class RemoteCheck:
     def __call__(self, target: Any, creds: Any, enforcer: Any, current_rule: str | None = None) -> bool:
         no_answer = bool(enforcer.negated)
         answers = _ANSWERS.get()
-        if answers is None or answers.rules is not enforcer.rules:  # outside a request, or the rules are new
+        if answers is None:  # outside a request, or in one that began before there was such a rule
             return no_answer
         try:
             url = f"{self.kind}:{self.match}" % _Quoted(target)
@@ -207,9 +206,9 @@ class Servers:
             trust.verify_mode = ssl.CERT_NONE
         self._trust = trust
 
-    async def attempt(self, rules: object, work: Callable[[], Awaitable[T]]) -> T:
+    async def attempt(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work, again and again, until nothing that its rules ask is unanswered."""
-        answers = Answers(rules)
+        answers = Answers()
         token = _ANSWERS.set(answers)
         try:
             for _ in range(_MOST_ROUNDS):

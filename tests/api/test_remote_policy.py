@@ -12,13 +12,15 @@ import orjson
 import pytest
 import pytest_asyncio
 from aiohttp.web import StreamResponse
+from oslo_config import cfg
+from oslo_policy import policy as oslo
 
 from handlers.app import App
 from handlers.call import Call
 from handlers.policy import Policy
 from handlers.policy_defaults import DEFAULTS
 from handlers.routing import Route
-from tests.support.policy_server import Asked, PolicyServer, policy_server
+from tests.support.policy_server import Asked, PolicyServer, by_path, policy_server
 from tests.support.postgres import Server
 from tests.support.running import Site
 from tests.support.standing import Config, one_store, passing
@@ -109,6 +111,41 @@ async def test_rule_target_and_credentials_are_sent(postgres: Server, judge: Pol
     assert asked.target.items() >= {"id": image, "project_id": "pA", "custom": "&=+", "size": None}.items()
     assert sorted(asked.target["tags"]) == ["b", "ä"]
     assert asked.credentials.items() >= {"user_id": "uA", "project_id": "pA", "roles": ["member", "reader"]}.items()
+    await asyncio.to_thread(_asked_by_oslo, rules, asked)
+    assert judge.asked[-2:] == [asked, asked]
+
+
+def _asked_by_oslo(rules: dict[str, str], asked: Asked) -> None:
+    """The same question as oslo.policy itself puts it."""
+    conf = cfg.ConfigOpts()
+    conf([])
+    enforcer = oslo.Enforcer(conf, use_conf=False)
+    conf.set_override("remote_content_type", asked.content_type, group="oslo_policy")
+    enforcer.set_rules(oslo.Rules.from_dict(rules), use_conf=False)
+    assert enforcer.enforce(asked.rule, asked.target, asked.credentials)
+
+
+async def test_rules_may_change_while_a_server_is_asked(postgres: Server, judge: PolicyServer) -> None:
+    """The request goes on by the new rules, and what is asked for once more was not done before."""
+    came, may_go = asyncio.Event(), asyncio.Event()
+
+    async def slow(asked: Asked) -> str:
+        came.set()
+        await may_go.wait()
+        return await by_path(asked)
+
+    judge.judge = slow
+    async with passing(postgres, deciding({"add_image": f"{judge.url}/True"})) as site:
+        waiting = asyncio.create_task(site.call("POST", "/images", "C", json={"name": "changing"}))
+        await asyncio.wait_for(came.wait(), 10)
+        now(site, add_image=f"{judge.url}/True and {judge.url}/False")
+        assert await lists(site) == 200
+        may_go.set()
+        assert (await waiting).status == 403
+        assert [asked.path for asked in judge.asked] == ["/True", "/False"]
+        now(site)
+        found = await (await site.call("GET", "/images?name=changing", "C")).json()
+        assert found["images"] == []
 
 
 async def test_what_users_write_leads_urls_nowhere_else(postgres: Server, judge: PolicyServer) -> None:
@@ -258,7 +295,8 @@ async def test_everything_happens_once_however_much_is_asked(postgres: Server, j
         assert (await site.call("DELETE", f"/images/{image}")).status == 204
         history = await (await site.call("GET", f"//ops/v1/images/{image}/history")).json()
         kinds = [event["type"] for event in history["events"]]
-        assert (len(kinds), len(set(kinds))) == (10, 10)
+        asked_for = kinds[: kinds.index("ImageDeleted") + 1]  # its bytes may be gone by now, too
+        assert (len(asked_for), len(set(asked_for))) == (10, 10)
         named = await (await site.call("GET", "/images?name=staged")).json()
         assert [found["id"] for found in named["images"]] == [staged]
     assert {asked.rule for asked in judge.asked} >= {"add_image", "context_is_admin", "judged", "modify_member"}
