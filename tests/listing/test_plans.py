@@ -16,6 +16,9 @@ from tests.support.postgres import Server
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IMAGES = 20_000
+FEW_PAGES = 300
+"""Of 8 kB: what a list may look at that does not grow with the number of images."""
+
 MOST_PAGES = 1_500
 """Pages of 8 kB that a list may look at; reading all images would take over 2 000."""
 
@@ -44,6 +47,22 @@ async def test_the_usual_lists_are_looked_up_by_index(full: Database) -> None:
             assert scans, case
             assert not [node for node in scans if node["Node Type"] == "Seq Scan"], case
             assert touched(plan) < MOST_PAGES, (case, touched(plan))
+
+
+async def test_the_usual_lists_read_little_for_owners_of_few_and_of_all(full: Database) -> None:
+    """A page and what leads there; whoever has a hundred images shared with him pays for looking at each."""
+    where = await places(full)
+    for case in (case for case in cases(NAMED) if case.asker != "friend"):
+        for plan in await explained(full, case.built(where)):
+            assert touched(plan) < FEW_PAGES, (case, touched(plan))
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name.startswith("one with") or "nobody" in name])
+async def test_what_few_or_none_have_is_not_looked_for_in_all(full: Database, name: str) -> None:
+    where = await places(full)
+    for case in (case for case in cases({name: OTHERS[name]}) if case.asker != "friend"):
+        for plan in await explained(full, case.built(where)):
+            assert touched(plan) < FEW_PAGES, (case, touched(plan))
 
 
 async def test_plain_lists_have_one_plan_for_all(full: Database) -> None:
