@@ -106,7 +106,8 @@ class Policy:
 
     def allowed_image(self, actor: Actor, rule: str, image: Image) -> bool:
         """Whether the rule passes for the caller on an image that he can see."""
-        if rule == "get_image" and self._plain and "reader" in actor.roles and not _out_of_scope(actor):
+        plain = rule == "get_image" and self._plain and "reader" in actor.roles
+        if plain and actor.project_id is not None and not _out_of_scope(actor):
             return True
         return self.allowed(actor, rule, image_target(actor, image))
 
@@ -195,11 +196,16 @@ def _out_of_scope(actor: Actor) -> bool:
 
 @lru_cache(maxsize=4096)
 def credentials(actor: Actor) -> dict[str, Any]:
-    """The caller's attributes under the names that rules use."""
+    """The caller's attributes under the names that rules use.
+
+    A project that he has not is left out: rules compare texts, so that "None" would be his project, and that of
+    every image that nobody owns, or that is not shared with him.
+    """
+    project = {} if actor.project_id is None else {"project_id": actor.project_id}
     return {
+        **project,
         "user_id": actor.user_id,
         "user_domain_id": actor.user_domain_id,
-        "project_id": actor.project_id,
         "project_domain_id": actor.project_domain_id,
         "domain_id": actor.domain_id,
         "system_scope": actor.system_scope,

@@ -55,6 +55,30 @@ async def test_every_rule_is_about_projects(one: Site, scope: dict[str, str]) ->
     assert (await one.call("POST", "/images", who, json={"name": "n"})).status == 403
 
 
+async def test_a_caller_without_a_project_owns_nothing(one: Site) -> None:
+    """Not even what nobody owns; he sees what is there for all."""
+    who = {"X-Identity-Status": "Confirmed", "X-User-Id": "u", "X-Roles": "member,reader"}
+    nobodys = {"name": "n", "owner": None}
+    created = await one.call("POST", "/images", "ADM", json={**nobodys, "visibility": "community"})
+    image = (await created.json())["id"]
+    theirs = await one.image(visibility="community")
+    hidden = (await (await one.call("POST", "/images", "ADM", json={**nobodys, "visibility": "private"})).json())["id"]
+    for seen in (image, theirs):
+        assert (await one.call("GET", f"/images/{seen}", who)).status == 200
+        assert (await one.patch(seen, {"op": "replace", "path": "/name", "value": "m"}, who=who)).status == 403
+        assert (await one.call("DELETE", f"/images/{seen}", who)).status == 403
+        assert (await one.call("PUT", f"/images/{seen}/members/p", who, json={"status": "accepted"})).status in (
+            403,
+            404,
+        )
+        assert (await one.call("GET", f"/images/{seen}/members", who)).status in (403, 404)
+        assert (await one.upload(seen, b"x", who)) == 403  # type: ignore[arg-type]
+    assert (await one.call("GET", f"/images/{hidden}", who)).status == 404
+    assert (await one.call("DELETE", f"/images/{hidden}", who)).status == 404
+    assert (await one.call("POST", "/images", who, json={"name": "n"})).status == 403
+    assert (await one.call("GET", "/images", who)).status == 403
+
+
 async def test_the_service_identity_comes_along_if_it_is_confirmed() -> None:
     service = {"X-Service-User-Id": "nova", "X-Service-Project-Id": "s", "X-Service-Roles": "Service,admin"}
     for status, known in ((None, True), ("Confirmed", True), ("Invalid", False)):

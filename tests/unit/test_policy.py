@@ -87,6 +87,14 @@ def test_service_tokens_can_be_asked_for() -> None:
     assert not judged("role:admin", NOVA)
 
 
+@pytest.mark.parametrize("rule", ["project_id:%(owner)s", "project_id:%(member_id)s"])
+def test_what_neither_has_is_not_what_both_have(rule: str) -> None:
+    """A caller without a project is not the owner of what nobody owns."""
+    nobodys = {"owner": None, "member_id": None, "visibility": "private"}
+    assert not judged(rule, Actor(roles=frozenset({"member", "reader"})), nobodys)
+    assert not judged(rule, ALICE, nobodys)
+
+
 @pytest.mark.parametrize(
     "scope",
     [{"system_scope": "all"}, {"domain_id": "d", "project_id": None}, {"project_id": None, "system_scope": "all"}],
