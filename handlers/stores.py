@@ -38,6 +38,7 @@ async def delete_copy(call: Call) -> StreamResponse:
         of=lambda image: [location for location in image.locations if location.store == name],
         context=call.context,
         guard=call.guard(image_id, "get_image_location", "delete_image_location"),
+        reachable=True,
     )
     return call.empty()
 

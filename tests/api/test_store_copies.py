@@ -144,6 +144,39 @@ async def test_bytes_that_have_vanished_already(four: Site) -> None:
     await four.settled()
 
 
+async def test_a_store_that_cannot_be_reached(four: Site) -> None:
+    """503 and unchanged, for the store was meant; whoever deletes the image means the image."""
+    image = await in_stores(four, "fast", "cheap")
+    place, away = four.directory / "cheap", four.directory / "unmounted"
+    place.rename(away)
+    try:
+        head = await four.service.log.head()
+        assert await delete(four, "cheap", image) == 503
+        assert await four.service.log.head() == head
+        assert (await four.show(image))["stores"] == "cheap,fast"
+        assert await delete(four, "fast", image) == 204, "only the store that is meant is asked"
+    finally:
+        away.rename(place)
+    image = await in_stores(four, "fast", "cheap")
+    place.rename(away)
+    try:
+        assert (await four.call("DELETE", f"/images/{image}", "ADM")).status == 204
+    finally:
+        away.rename(place)
+
+
+async def test_a_driver_with_a_fault_is_no_reason_to_forget_a_copy(four: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = await in_stores(four, "fast", "cheap")
+
+    async def fault(url: str) -> int:
+        raise RuntimeError("this driver has a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(four.service.site.backends["cheap"].store, "size", fault)
+        assert await delete(four, "cheap", image) == 503
+    assert await delete(four, "cheap", image) == 204
+
+
 async def test_a_copy_can_be_made_again(faulty: Site) -> None:
     """What was deleted before does not fall upon the new copy."""
     image = await in_stores(faulty, "fast", "cheap")
