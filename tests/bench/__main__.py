@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.bench import own
@@ -55,15 +55,17 @@ def arguments() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, dsn: str, stores: tuple[str, ...], processes: int) -> Iterator[Server]:
-    """The service as an operator starts it, on three file stores."""
+def serving(
+    directory: Path, dsn: str, stores: tuple[str, ...], processes: int, more: Sequence[str] = ()
+) -> Iterator[Server]:
+    """The service as an operator starts it, on file stores; with more lines of configuration."""
     rows = ["[DEFAULT]", "enabled_backends = " + ", ".join(f"{name}:file" for name in stores)]
     rows += [f"node_staging_uri = file://{directory}/staging", "[glance_store]", f"default_backend = {stores[0]}"]
     rows += ["[import_filtering_opts]", "allowed_ports = []", "disallowed_networks = []"]
     for name in stores:
         rows += [f"[{name}]", f"filesystem_store_datadir = {directory}/{name}"]
     config = directory / "glance-api.conf"
-    config.write_text("\n".join(rows) + "\n")
+    config.write_text("\n".join([*rows, *more]) + "\n")
     node = Node(directory, "bench", config, dsn, processes=processes)
     node.start()
     try:

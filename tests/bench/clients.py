@@ -109,6 +109,8 @@ def _wrk(server: Server, path: str, clients: int, seconds: float, document: Any)
         f"-c{clients}",
         f"-d{max(1, round(seconds))}s",
         "--latency",
+        "--timeout",
+        "120s",
         "-H",
         "Accept: application/json",
     ]
