@@ -37,10 +37,10 @@ _ALIVE: Final = "status NOT IN ('deleted', 'pending_delete', 'expected')"
 
 
 class Comparison(Struct, frozen=True):
-    """`column operator value`; `any` compares with a list, `has` asks an array to contain all of it."""
+    """`column operator value`; `any` compares with a list, `has` an array with what it must contain."""
 
     column: str
-    operator: Literal["=", "<>", "<", "<=", ">", ">=", "any", "has"]
+    operator: Literal["=", "<>", "<", "<=", ">", ">=", "any", "has", "is"]
     value: Any
 
 
@@ -177,6 +177,8 @@ class Query:
         if item.operator == "any" and len(item.value) == 1:
             # Unlike a list of one, a value lets the index that finds it keep its order too.
             return f"{item.column} = {self._put(item.value[0])}"
+        if item.operator == "is":
+            return f"{item.column} IS NULL" if item.value is None else f"{item.column} = {self._put(item.value)}"
         place = self._put(item.value)
         match item.operator:
             case "any":

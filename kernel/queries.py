@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from kernel import groups
 from kernel.clock import Clock, SystemClock
 from kernel.database import Database
 from kernel.evolve import NOTHING
@@ -30,9 +31,6 @@ WHERE t.image = $1 AND ($2::text IS NULL OR t.owner = $2) AND (t.expires_at IS N
   AND t.type <> 'image_import'
 ORDER BY t.created_at, t.id
 """
-
-Fetch = Callable[..., Awaitable[Sequence[Any]]]
-"""Runs a statement with its arguments."""
 
 decode_task: Final = msgspec.json.Decoder(Task).decode
 decode_progress: Final = msgspec.json.Decoder(Progress).decode
@@ -77,18 +75,24 @@ class Queries:
 
     async def images(self, listing: Listing, marker: Image | None = None) -> list[Image]:
         """A page of images, in the order asked for, after `marker`."""
-        query = Query(listing, Marker(values=sort_values(marker)) if marker is not None else None)
+        after = Marker(values=sort_values(marker)) if marker is not None else None
+        if groups.grouped(listing):
+            return await self._at_one_moment(listing, after)
+        query = Query(listing, after)
         fetch = self._database.fetch if query.plain else self._database.fetch_planned
         page = await fetch(query.sql, *query.parameters)
         images = await self._states(page, self._database.fetch)
         if all(image is not None and image.version == row["version"] for row, image in zip(page, images, strict=True)):
             return [image for image in images if image is not None]
         # Something changed between the two statements: once more, with both at one moment.
+        return await self._at_one_moment(listing, after)
+
+    async def _at_one_moment(self, listing: Listing, after: Marker | None) -> list[Image]:
         async with self._database.snapshot() as connection:
-            images = await self._states(await connection.fetch(query.sql, *query.parameters), connection.fetch)
+            images = await self._states(await groups.page(connection.fetch, listing, after), connection.fetch)
         return [image for image in images if image is not None]
 
-    async def _states(self, page: Sequence[Any], fetch: Fetch) -> list[Image | None]:
+    async def _states(self, page: Sequence[Any], fetch: groups.Fetch) -> list[Image | None]:
         """The images of rows of (id, version), of which only those not known yet are read."""
         found = {row["id"]: self._known.get(row["id"]) for row in page}
         missing = [row["id"] for row in page if (known := found[row["id"]]) is None or known.version != row["version"]]

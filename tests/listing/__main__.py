@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kernel.database import Database
-from kernel.listing import Query
-from tests.listing.cases import ASKERS, NAMED, OTHERS, Case, cases, explained, places
-from tests.listing.filling import fill
+from kernel.groups import grouped, page
+from tests.listing.cases import ASKERS, NAMED, OTHERS, Case, cases, explained, places, touched
+from tests.listing.filling import fill_rows
 from tests.support.postgres import Server, server
 
 _REPEATS = 15
@@ -20,34 +20,45 @@ _REPEATS = 15
 
 async def measure(found: Server, sizes: Sequence[int]) -> None:
     times: dict[Case, list[float]] = {}
+    pages: dict[Case, list[int]] = {}
     plans: dict[Case, str] = {}
     for images in sizes:
         dsn = await found.fresh()
         database = Database(dsn, size=1)
         try:
             print(f"filling: {images} images", file=sys.stderr)
-            await fill(dsn, images)
+            await fill_rows(dsn, images)
             await database.open()
             async with database.connection() as connection:
                 await connection.execute("VACUUM ANALYZE")
             where = await places(database)
             for case in cases(NAMED | OTHERS):
-                query = case.built(where)
-                times.setdefault(case, []).append(await _median(database, query))
-                plans[case] = _told((await explained(database, query))[-1])
+                times.setdefault(case, []).append(await _median(database, case, where))
+                found_plans = await explained(database, case, where)
+                pages.setdefault(case, []).append(sum(map(touched, found_plans[: 1 if _plain(case, where) else None])))
+                plans[case] = ", then ".join(dict.fromkeys(filter(None, map(_told, found_plans))))
         finally:
             await database.close()
             await found.drop(dsn)
-    _print(sizes, times, plans)
+    _print(sizes, times, pages, plans)
 
 
-async def _median(database: Database, query: Query) -> float:
+def _plain(case: Case, where: dict[str, Any]) -> bool:
+    return case.built(where).plain
+
+
+async def _median(database: Database, case: Case, where: dict[str, Any]) -> float:
     """Milliseconds until the rows are here."""
-    fetch = database.fetch if query.plain else database.fetch_planned
+    listing, marker = case.asked(where)
     taken = []
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        await fetch(query.sql, *query.parameters)
+        if grouped(listing):
+            async with database.snapshot() as connection:
+                await page(connection.fetch, listing, marker)
+        else:
+            fetch = database.fetch if _plain(case, where) else database.fetch_planned
+            await page(fetch, listing, marker)
         taken.append((time.perf_counter() - began) * 1000)
     return statistics.median(taken)
 
@@ -63,12 +74,18 @@ def _wanted(plan: dict[str, Any]) -> str:
     return " backward" if plan.get("Scan Direction") == "Backward" else ""
 
 
-def _print(sizes: Sequence[int], times: dict[Case, list[float]], plans: dict[Case, str]) -> None:
+def _print(
+    sizes: Sequence[int], times: dict[Case, list[float]], pages: dict[Case, list[int]], plans: dict[Case, str]
+) -> None:
+    at = f"at {', '.join(f'{size:,}' for size in sizes)} images"
     for title, queries in (("Lists that must not grow", NAMED), ("All others", OTHERS)):
-        print(f"\n## {title}\n\nMilliseconds at {', '.join(f'{size:,}' for size in sizes)} images.\n")
+        print(f"\n## {title}\n\nMilliseconds {at}; in brackets the pages of 8 kB that were looked at.\n")
         print(f"| list | {' | '.join(ASKERS)} |\n|---|{'---|' * len(ASKERS)}")
         for name, query in queries.items():
-            shown = [", ".join(f"{taken:.1f}" for taken in times[Case(asker, name, query)]) for asker in ASKERS]
+            shown = [
+                f"{', '.join(f'{taken:.1f}' for taken in times[case])} ({', '.join(map(str, pages[case]))})"
+                for case in (Case(asker, name, query) for asker in ASKERS)
+            ]
             print(f"| {name} (`{query}`) | {' | '.join(shown)} |")
     print(f"\n## Plans at {sizes[-1]:,} images\n\nThe indexes that each list is read from.\n")
     print("| list | asker | indexes |\n|---|---|---|")

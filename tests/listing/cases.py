@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -11,7 +11,8 @@ import orjson
 
 from handlers.filters import parse
 from kernel.database import Database
-from kernel.listing import Marker, Query
+from kernel.groups import page
+from kernel.listing import Listing, Marker, Query
 from kernel.log_postgres import decode_image
 from kernel.queries import sort_values
 from tests.listing.filling import BIG, FRIEND, SMALL
@@ -58,6 +59,7 @@ OTHERS: Final = {
     "oldest first": "sort=created_at:asc",
     "by last change": "sort=updated_at:desc",
     "by format and name": "sort=disk_format:asc,name:desc",
+    "by format and name, next page": "sort=disk_format:asc,name:desc&marker={middle}",
     "by status and size": "sort=status:desc,size:desc",
     "by both formats and name": "sort=container_format:asc,disk_format:desc,name:asc",
     "by name and size": "sort=name:asc,size:desc",
@@ -89,6 +91,9 @@ OTHERS: Final = {
 """Every other kind of list, which may take longer, but not long."""
 
 
+_EXPLAIN: Final = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
+
+
 @dataclass(frozen=True)
 class Case:
     """One list as one caller asks for it."""
@@ -97,14 +102,17 @@ class Case:
     name: str
     query: str
 
-    def built(self, places: dict[str, Any]) -> Query:
-        """The statement for it."""
+    def asked(self, places: dict[str, Any]) -> tuple[Listing, Marker | None]:
+        """What is wanted, after which image."""
         project, admin = ASKERS[self.asker]
         text = self.query.format(n=places["n"], middle=places["middle"].id)
         pairs = parse_qsl(text, keep_blank_values=True)
         wanted = parse(pairs, project=project, admin=admin, default_limit=25, most=1000)
-        marker = Marker(values=sort_values(places["middle"])) if wanted.marker else None
-        return Query(wanted.listing, marker)
+        return wanted.listing, Marker(values=sort_values(places["middle"])) if wanted.marker else None
+
+    def built(self, places: dict[str, Any]) -> Query:
+        """One statement for it."""
+        return Query(*self.asked(places))
 
 
 def cases(queries: dict[str, str]) -> Iterator[Case]:
@@ -124,13 +132,24 @@ async def places(database: Database) -> dict[str, Any]:
     return {"middle": middle, "n": (middle.name or "").removeprefix("image-")}
 
 
-async def explained(database: Database, query: Query) -> list[dict[str, Any]]:
-    """The plan of a statement with what executing it took; for a plain one, the plan for callers in general too."""
-    statement = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.sql}"
-    found = [await database.fetch_planned(statement, *query.parameters)]
+async def explained(database: Database, case: Case, places: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plans of all its statements with what executing them took; of a plain one, for callers in general too."""
+    found: list[Sequence[Any]] = []
+
+    async def fetch(sql: str, *parameters: Any) -> Sequence[Any]:
+        found.append(await database.fetch_planned(f"{_EXPLAIN} {sql}", *parameters))
+        return await database.fetch_planned(sql, *parameters)
+
+    await page(fetch, *case.asked(places))
+    query = case.built(places)
     if query.plain:
         async with database.connection() as connection:
             await connection.execute("SET plan_cache_mode = force_generic_plan")
-            found.append(await connection.fetch(statement, *query.parameters))
+            found.append(await connection.fetch(f"{_EXPLAIN} {query.sql}", *query.parameters))
             await connection.execute("RESET plan_cache_mode")
     return [orjson.loads(rows[0][0])[0]["Plan"] for rows in found]
+
+
+def touched(plan: dict[str, Any]) -> int:
+    """Pages that executing the plan looked at."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -1,11 +1,10 @@
-"""A log full of images as a cloud has them: one big project, one small one, many others.
+"""Tables full of images as a cloud has them: one big project, one small one, many others.
 
-Everything goes through `append`, so the rows are what appends write.
+The rows are those that appends write, without the log behind them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -17,10 +16,9 @@ from kernel.codec import encode
 from kernel.database import connect
 from kernel.ids import new_id
 from kernel.log import Request
-from kernel.log_postgres import PostgresLog
 from kernel.recorded import By, Meta, Pending
 from tests.support.builders import START, location
-from tests.support.logs import Changed, postgres_log
+from tests.support.logs import Changed
 
 BIG: Final = "big"
 """The project that owns nearly everything."""
@@ -30,21 +28,12 @@ SMALL: Final = "small"
 FRIEND: Final = "friend"
 """The project with which one in a hundred images is shared."""
 
-_AT_ONCE: Final = 400
 _OTHERS: Final = 40
 _SYSTEMS: Final = ("ubuntu", "debian", "fedora", "centos", "windows")
 
 
-async def fill(dsn: str, images: int) -> None:
-    """Give the big project so many images, the small one ten, and others a twentieth more."""
-    async with postgres_log(dsn) as log:
-        owners = _owners(images)
-        numbered = iter(list(enumerate(owners)))
-        await asyncio.gather(*(_append(log, numbered) for _ in range(_AT_ONCE)))
-
-
 async def fill_rows(dsn: str, images: int, big: str = BIG) -> None:
-    """The same rows without the log behind them, in a quarter of the time."""
+    """Give the big project so many images, the small one ten, and others a twentieth more."""
     connection = await connect(dsn, "filling")
     try:
         stories = [story(number, owner).rows for number, owner in enumerate(_owners(images, big))]
@@ -68,11 +57,6 @@ def _owners(images: int, big: str = BIG) -> list[str]:
     owners = [big] * images + [SMALL] * 10 + [f"p{number % _OTHERS}" for number in range(images // 20)]
     random.Random(7).shuffle(owners)
     return owners
-
-
-async def _append(log: PostgresLog, numbered: Iterator[tuple[int, str]]) -> None:
-    for number, owner in numbered:
-        await log.append(story(number, owner), patient=True)
 
 
 def story(number: int, owner: str) -> Request:

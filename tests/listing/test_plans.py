@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from kernel.database import Database
-from tests.listing.cases import NAMED, OTHERS, Case, cases, explained, places
+from tests.listing.cases import NAMED, OTHERS, Case, cases, explained, places, touched
 from tests.listing.filling import BIG, fill_rows
 from tests.support.postgres import Server
 
@@ -42,7 +42,7 @@ async def full(postgres: Server) -> AsyncIterator[Database]:
 async def test_the_usual_lists_are_looked_up_by_index(full: Database) -> None:
     where = await places(full)
     for case in cases(NAMED):
-        for plan in await explained(full, case.built(where)):
+        for plan in await explained(full, case, where):
             scans = [node for node in nodes(plan) if node.get("Relation Name") == "images"]
             assert scans, case
             assert not [node for node in scans if node["Node Type"] == "Seq Scan"], case
@@ -53,7 +53,7 @@ async def test_the_usual_lists_read_little_for_owners_of_few_and_of_all(full: Da
     """A page and what leads there; whoever has a hundred images shared with him pays for looking at each."""
     where = await places(full)
     for case in (case for case in cases(NAMED) if case.asker != "friend"):
-        for plan in await explained(full, case.built(where)):
+        for plan in await explained(full, case, where):
             assert touched(plan) < FEW_PAGES, (case, touched(plan))
 
 
@@ -61,7 +61,7 @@ async def test_the_usual_lists_read_little_for_owners_of_few_and_of_all(full: Da
 async def test_what_few_or_none_have_is_not_looked_for_in_all(full: Database, name: str) -> None:
     where = await places(full)
     for case in (case for case in cases({name: OTHERS[name]}) if case.asker != "friend"):
-        for plan in await explained(full, case.built(where)):
+        for plan in await explained(full, case, where):
             assert touched(plan) < FEW_PAGES, (case, touched(plan))
 
 
@@ -69,9 +69,8 @@ async def test_plain_lists_have_one_plan_for_all(full: Database) -> None:
     """It is made once; what `explained` says of them above holds for that plan too."""
     where = await places(full)
     for case in cases({"default": "", "next page": "marker={middle}", "all visibilities": "visibility=all"}):
-        query = case.built(where)
-        assert query.plain
-        assert len(await explained(full, query)) == 2
+        assert case.built(where).plain
+        assert len(await explained(full, case, where)) == 2
 
 
 @pytest.mark.parametrize("name", [name for name, query in OTHERS.items() if "marker" in query])
@@ -79,7 +78,7 @@ async def test_a_page_begins_where_the_last_one_ended(full: Database, name: str)
     """Not at the beginning of the index, however far in the page is."""
     where = await places(full)
     for case in [Case(asker, name, OTHERS[name]) for asker in ("owner of all", "admin")]:
-        for plan in await explained(full, case.built(where)):
+        for plan in await explained(full, case, where):
             assert touched(plan) < MOST_PAGES, (case, touched(plan))
 
 
@@ -99,8 +98,3 @@ async def test_what_is_visible_in_two_ways_is_listed_once(full: Database) -> Non
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """A plan and all that it is made of."""
     return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
-
-
-def touched(plan: dict[str, Any]) -> int:
-    """Pages that executing the plan looked at."""
-    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -1,0 +1,79 @@
+"""Lists in an order that no index has: by something of few values first, then by something else.
+
+Images of one value of the first key lie in the order of the next one, which has an index.  So such a list is read
+group by group until the page is full, instead of sorting all that the caller may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from kernel.listing import SORTABLE, Comparison, Listing, Marker, Query, SortKey
+
+Fetch = Callable[..., Awaitable[Sequence[Any]]]
+"""Runs a statement with its arguments."""
+
+_OF_FEW_VALUES: Final = frozenset({"status", "disk_format", "container_format"})
+_INDEXED: Final = "status NOT IN ('deleted', 'pending_delete')"
+
+
+def grouped(listing: Listing) -> bool:
+    """Whether the list is read group by group."""
+    first, *rest = listing.sort
+    indexed = [SortKey("created_at", first.direction), SortKey("id", first.direction)]
+    return first.key in _OF_FEW_VALUES and rest != indexed
+
+
+async def page(fetch: Fetch, listing: Listing, marker: Marker | None) -> list[Any]:
+    """Rows of (id, version) in the order asked for; every statement must see the same state of the database."""
+    if not grouped(listing):
+        query = Query(listing, marker)
+        return list(await fetch(query.sql, *query.parameters))
+    column = SORTABLE[listing.sort[0].key]
+    values = [row["value"] for row in await fetch(_values(column))]
+    rows: list[Any] = []
+    for value, begin in groups(listing, values, marker):
+        rows += await page(fetch, within(listing, value, listing.limit - len(rows)), begin)
+        if len(rows) >= listing.limit:
+            break
+    return rows
+
+
+def groups(
+    listing: Listing, values: Iterable[str | None], marker: Marker | None
+) -> list[tuple[str | None, Marker | None]]:
+    """The values whose images a page can hold, in order, each with the place in it to begin after; null is smallest."""
+    first = listing.sort[0]
+    ordered = sorted(values, key=_place, reverse=first.direction == "desc")
+    if marker is None:
+        return [(value, None) for value in ordered]
+    at = marker.values[SORTABLE[first.key]]
+    if first.direction == "asc":
+        beyond = [value for value in ordered if _place(value) > _place(at)]
+    else:
+        beyond = [value for value in ordered if _place(value) < _place(at)]
+    return [(at, marker), *((value, None) for value in beyond)]
+
+
+def within(listing: Listing, value: str | None, limit: int) -> Listing:
+    """The part of a list in which the first sort key has this value."""
+    same = Comparison(SORTABLE[listing.sort[0].key], "is", value)
+    return replace(listing, comparisons=(*listing.comparisons, same), sort=listing.sort[1:], limit=limit)
+
+
+def _place(value: str | None) -> tuple[bool, str]:
+    return (value is not None, value or "")
+
+
+def _values(column: str) -> str:
+    """A statement for the values there are: one step along the column's index for each."""
+    return (
+        f"WITH RECURSIVE v (value) AS ((SELECT min({column}) FROM images WHERE {_INDEXED}) UNION ALL"
+        f" SELECT (SELECT min({column}) FROM images WHERE {column} > v.value AND {_INDEXED})"
+        " FROM v WHERE v.value IS NOT NULL)"
+        " SELECT value FROM v WHERE value IS NOT NULL UNION ALL"
+        f" SELECT NULL WHERE EXISTS (SELECT FROM images WHERE {column} IS NULL AND {_INDEXED})"
+    )
