@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import structlog
 from aiohttp.web import StreamResponse
+from msgspec import Struct
 
 from handlers import views
 from handlers.call import Call
@@ -21,6 +22,7 @@ from handlers.schemas import (
     READ_ONLY_VALUES,
     RESERVED,
     RESERVED_PREFIX,
+    ImageBody,
 )
 from kernel import commands as c
 from kernel import events as e
@@ -35,8 +37,11 @@ log = structlog.get_logger(__name__)
 async def create(call: Call) -> StreamResponse:
     """`POST /v2/images`"""
     document = await call.json(dict)
-    created = described(call, document)
-    limits = await call.service.site.quotas.create(created.owner)
+    asked, quotas = permitted(call, document), call.service.site.quotas
+    if quotas.unified:
+        await quotas.refuse_another(asked.owner, await call.service.queries.usage(asked.owner))
+    created = acceptable(call, asked)
+    limits = await quotas.create(created.owner)
     handled = await call.service.commands.handle(
         created.image_id, c.CreateImage(image=created), context=call.context, limits=limits
     )
@@ -127,8 +132,23 @@ async def _deleted_elsewhere(call: Call, image: Image) -> StreamResponse | None:
 # --- create ------------------------------------------------------------------------------
 
 
+class Asked(Struct, frozen=True):
+    """A create body that may be asked for."""
+
+    body: ImageBody
+    properties: dict[str, str | None]
+    owner: str | None
+    names: frozenset[str]
+    """What it spells, whatever the value."""
+
+
 def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
     """The image that a create body asks for; the checks are in the contract's order."""
+    return acceptable(call, permitted(call, document))
+
+
+def permitted(call: Call, document: dict[str, Any]) -> Asked:
+    """The first checks: those of form and of policy.  How many images there may be comes after them."""
     for name in READ_ONLY_PRESENCE:
         if name in document:
             raise Forbidden(f"Attribute '{name}' is read-only")
@@ -146,6 +166,12 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
         call.must("publicize_image", target)
     if body.visibility == "community":
         call.must("communitize_image", target)
+    return Asked(body, properties, owner, frozenset(document))
+
+
+def acceptable(call: Call, asked: Asked) -> e.ImageCreated:
+    """The checks of single attributes: protection, then what there may be of each."""
+    body, properties = asked.body, asked.properties
     for name in properties:
         if not call.app.protection.allows(call.actor, "create", name):
             raise Forbidden(f"Property '{name}' is protected")
@@ -153,12 +179,12 @@ def described(call: Call, document: dict[str, Any]) -> e.ImageCreated:
     tags = tuple(dict.fromkeys(body.tags))
     within("tags", len(tags), settings.image_tag_quota)
     for name in READ_ONLY_VALUES:
-        if name in document:
+        if name in asked.names:
             raise Forbidden(f"Attribute '{name}' is read-only")
     within("properties", len(properties), settings.image_property_quota)
     return e.ImageCreated(
         image_id=body.id or str(uuid4()),
-        owner=owner,
+        owner=asked.owner,
         name=body.name,
         visibility=body.visibility,
         protected=body.protected,

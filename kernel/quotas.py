@@ -40,6 +40,13 @@ class Quotas:
         """A new image."""
         return await self._limits(owner, {COUNT_TOTAL: {}})
 
+    async def refuse_another(self, owner: str | None, usage: Mapping[str, int]) -> None:
+        """`OverQuota` when a project has all the images it may have: told before other faults, held in `append`."""
+        for limit in (await self.create(owner)).values():
+            used = usage.get(COUNT_TOTAL, 0) // limit.unit
+            if 0 <= limit.most < used + 1:
+                raise OverQuota(limit.name, limit.most, used, 1)
+
     async def make(self, owner: str | None) -> Limits:
         """An import that makes a new image: it counts at once, its data once the work begins."""
         return await self._limits(owner, {COUNT_TOTAL: {}, COUNT_UPLOADING: {"delta": 1}})

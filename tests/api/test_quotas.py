@@ -90,6 +90,20 @@ async def test_A13_so_many_images_and_no_more(world: World) -> None:
     assert message == "Resource image_count_total is over limit of 3 due to current usage 3 and delta 1"
 
 
+async def test_the_order_of_refusals(world: World) -> None:
+    """images.md 5: form and policy, then how many images there may be, then what single attributes may be."""
+    full, free = world.project(count_total=0), world.project(count_total=1)
+    for document, status in (({"min_ram": "x"}, 400), ({"os_glance_x": "y"}, 403), ({"visibility": "public"}, 403)):
+        assert (await world.create(full, **document)).status == status
+    for document, status in (({"size": 1}, 403), ({"tags": [str(number) for number in range(129)]}, 413)):
+        answer = await world.create(full, **document)
+        assert answer.status == 413
+        assert "image_count_total" in await answer.text()
+        answer = await world.create(free, **document)
+        assert answer.status == status
+        assert "image_count_total" not in await answer.text()
+
+
 async def test_A14_so_many_bytes_and_one_upload_of_unknown_length_beyond(world: World) -> None:
     who = world.project(size_total=1)
     image, other = await world.image(who), await world.image(who)
