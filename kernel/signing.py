@@ -5,6 +5,10 @@ them missing an image counts as unsigned.  What a signature is made of is cursiv
 business, which nova and cinder use too; here it is fed, in threads, never on the loop.
 An upload is fed while it streams by; staged data is read once more, after the plugins
 have had their say, and only if it is signed.
+
+Of the certificate only its key counts, as in Glance.  Images outlive certificates, and
+whoever may put one with the key manager vouches for it; its dates and its issuer are for
+those to judge who run the image (nova, by its own list of trusted certificates).
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from uuid import uuid4
 import asyncpg
 
 from kernel.strays import Strays
+from tests.integration.test_local_staging import node
 from tests.support.formats import RAW1K
+from tests.support.nodes import free_port
 from tests.support.postgres import Server
 from tests.support.raw import chunk, head
 from tests.support.running import Site, single, site
@@ -115,3 +117,19 @@ async def test_services_that_share_a_directory_leave_each_other_alone(
         assert kept.exists()
         assert stray.exists()
     await postgres.drop(other)
+
+
+async def test_each_node_sweeps_a_staging_area_of_its_own(dsn: str, directory: Path) -> None:
+    """Nobody else reaches it; what the others have staged is wanted all the same, wherever it lies."""
+    async with node(dsn, directory, "one", free_port()) as one:
+        image = await one.image()
+        assert await one.stage(image, RAW1K) == 204
+        (kept,) = one.files("staging")
+        aged(kept)
+        stray = await planted(one, f"{uuid4()}/{uuid4()}/stage.1")
+    async with node(dsn, directory, "two", free_port()) as other:
+        assert not await Strays(other.service.site.staging, other.service.log).sweep()
+        assert stray.exists()
+    async with node(dsn, directory, "one", free_port()) as again:
+        await again.until(lambda: not stray.exists())
+        assert kept.exists()
