@@ -19,9 +19,8 @@ from typing import Any, Final
 import asyncpg
 import structlog
 from msgspec.json import decode as decode_json
-from msgspec.structs import replace
 
-from kernel.codec import encode, type_of, version_of
+from kernel.batch import APPEND, Parts, arguments
 from kernel.database import LOST, connect, let_go
 from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, WrongExpectedVersion
 from kernel.log import Committed, Receipt, Request
@@ -42,26 +41,19 @@ _IMPATIENCE: Final = 20.0
 _PATIENCE_WHEN_STOPPING: Final = 10.0
 """Seconds that what waits gets to be recorded before a stop."""
 
-_APPEND: Final = "SELECT * FROM append($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)"
-
 
 class _Waiting:
     """A request with its encoded parts and the caller that waits for it."""
 
-    __slots__ = ("datas", "doc", "future", "limited", "metas", "patient", "request", "size")
+    __slots__ = ("future", "limited", "parts", "patient", "request")
 
     def __init__(self, request: Request, patient: bool, future: asyncio.Future[Receipt]) -> None:
         self.request = request
         self.patient = patient
         self.future = future
-        self.datas = [encode(item.event) for item in request.events]
-        self.metas = [encode(_versioned(item)) for item in request.events]
-        self.doc = encode(request.rows) if request.rows is not None else None
-        self.size = sum(map(len, self.datas)) + sum(map(len, self.metas)) + len(self.doc or b"")
-        self.limited: frozenset[tuple[str, str]] = frozenset()
-        if request.rows is not None and request.rows.charges:
-            charges = request.rows.charges
-            self.limited = frozenset((owner, name) for owner, name, _, limit in charges if limit is not None)
+        self.parts = Parts(request)
+        charges = request.rows.charges if request.rows is not None else ()
+        self.limited = frozenset((owner, name) for owner, name, _, limit in charges if limit is not None)
 
 
 class Appender:
@@ -159,7 +151,7 @@ class Appender:
         events = size = 0
         for waiting in self._waiting:
             request = waiting.request
-            fits = events + len(request.events) <= _MOST_EVENTS and size + waiting.size <= _MOST_BYTES
+            fits = events + len(request.events) <= _MOST_EVENTS and size + waiting.parts.size <= _MOST_BYTES
             if request.stream in streams or not limited.isdisjoint(waiting.limited) or (batch and not fits):
                 streams.add(request.stream)
                 left.append(waiting)
@@ -167,7 +159,7 @@ class Appender:
             streams.add(request.stream)
             limited.update(waiting.limited)
             events += len(request.events)
-            size += waiting.size
+            size += waiting.parts.size
             batch.append(waiting)
         self._waiting = left
         return batch
@@ -202,32 +194,7 @@ class Appender:
     async def _call(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
         if self._connection is None or self._connection.is_closed():
             raise ConnectionError("not connected")
-        requests = [waiting.request for waiting in batch]
-        which, nth, ids, types, datas, metas = [], [], [], [], [], []
-        for number, waiting in enumerate(batch, 1):
-            for index, item in enumerate(waiting.request.events):
-                which.append(number)
-                nth.append(index + 1)
-                ids.append(item.event_id)
-                types.append(type_of(item.event))
-            datas += waiting.datas
-            metas += waiting.metas
-        rows: Sequence[Any] = await self._connection.fetch(
-            _APPEND,
-            [request.category for request in requests],
-            [request.stream for request in requests],
-            [request.expected for request in requests],
-            [request.holder for request in requests],
-            [request.epoch for request in requests],
-            [waiting.doc for waiting in batch],
-            which,
-            nth,
-            ids,
-            types,
-            datas,
-            metas,
-            CHANNEL,
-        )
+        rows: Sequence[Any] = await self._connection.fetch(APPEND, *arguments([w.parts for w in batch], CHANNEL))
         return rows
 
     def _settle(self, batch: Sequence[_Waiting], rows: Sequence[Any]) -> None:
@@ -297,11 +264,6 @@ def _fail(requests: Sequence[_Waiting], error: Exception) -> None:
     for waiting in requests:
         if not waiting.future.done():
             waiting.future.set_exception(error)
-
-
-def _versioned(item: Any) -> Any:
-    version = version_of(type_of(item.event))
-    return item.meta if version == 1 else replace(item.meta, v=version)
 
 
 def _recorded(request: Request, version: int, first_position: int) -> list[Recorded]:

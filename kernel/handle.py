@@ -105,18 +105,14 @@ class Commands:
                 guard(before)
             epoch = loaded.epoch + 1 if take else lease.epoch if lease else None
             after, events, between = self._decide(commands, then, before, context, epoch)
-            more: dict[str, Any] = {}
-            if take:
-                more["take"] = self._take(loaded.epoch + 1, yielding)
-            if release:
-                more["release"] = True
-            if park is not None:
-                more["park"] = park
-            if secrets:
-                more["secrets"] = tuple(secrets)
-            if forget:
-                more["forget"] = True
-            if not events and not more:
+            more: dict[str, Any] = {
+                "take": self._take(loaded.epoch + 1, yielding) if take else None,
+                "release": release,
+                "park": park,
+                "secrets": tuple(secrets),
+                "forget": forget,
+            }
+            if not events and not (take or release or park is not None or secrets or forget):
                 return Handled(before=before, after=after, lease=lease)
             request = Request(
                 category=IMAGE,

@@ -20,12 +20,10 @@ from kernel.database import connect, let_go, reachable
 from kernel.evolve import NOTHING
 from kernel.projector import PROJECTIONS
 from kernel.replay import Folded, pages
-from kernel.rows import image_row, member_rows, task_row
+from kernel.rows import image_row, member_rows, state_row, task_row
 
 _BATCH: Final = 500
-_INLINE: Final = ("images", "tasks", "members", "usage")
-_WITH: Final = {"images": ", states"}
-"""Tables that a trigger fills from the rows of another."""
+_INLINE: Final = ("images", "states", "tasks", "members", "usage")
 
 
 class Rebuilt(Struct, frozen=True):
@@ -77,12 +75,12 @@ async def _inline(connection: Any, progress: Callable[[int, int], None]) -> Rebu
 
 async def _forget(connection: Any, streams: Collection[UUID]) -> None:
     """Take what has changed since out of the shadows again; usage is small and made anew."""
-    for table, column in (("images", "id"), ("tasks", "image"), ("members", "image")):
+    for table, column in (("images", "id"), ("states", "id"), ("tasks", "image"), ("members", "image")):
         await connection.execute(f"DELETE FROM shadow_{table} WHERE {column} = ANY($1)", list(streams))
 
 
 async def _move(connection: Any, table: str) -> int:
-    await connection.execute(f"TRUNCATE {table}{_WITH.get(table, '')}")
+    await connection.execute(f"TRUNCATE {table}")
     result: str = await connection.execute(f"INSERT INTO {table} SELECT * FROM shadow_{table}")
     await connection.execute(f"DROP TABLE shadow_{table}")
     return int(result.split()[-1])
@@ -93,6 +91,7 @@ async def _fill(connection: Any, folded: Folded, streams: Collection[UUID]) -> N
     tasks = (item for item in folded.tasks.items() if item[1][0] in streams)
     usage = ({"owner": o, "resource": r, "amount": amount} for (o, r), amount in folded.usage.items())
     await _insert(connection, "images", (image_row(stream, image) for stream, image in images))
+    await _insert(connection, "states", (state_row(stream, image) for stream, image in images))
     await _insert(
         connection, "tasks", (task_row(stream, folded.images[stream].id, task) for _, (stream, task) in tasks)
     )
@@ -103,7 +102,7 @@ async def _fill(connection: Any, folded: Folded, streams: Collection[UUID]) -> N
 
 
 async def _insert(connection: Any, table: str, rows: Iterable[Any]) -> None:
-    """Rows travel as JSON, just as they do in an append."""
+    """Rows travel as JSON."""
     statement = (
         f"INSERT INTO shadow_{table} SELECT p.* FROM unnest($1::json[]) AS d,"
         f" LATERAL json_populate_record(NULL::{table}, d) AS p"

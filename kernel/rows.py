@@ -1,8 +1,8 @@
 """What follows from a change of state: the rows that the appending call writes with the events.
 
-Pure.  The image row is both the snapshot that the next decision starts from and
-the read model that the API answers from; `rebuild` makes the same rows from the
-log alone.
+Pure.  The state is both the snapshot that the next decision starts from and what the
+API shows of an image; the image row is what lists are filtered and sorted by.
+`rebuild` makes the same rows from the log alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from kernel.charges import Charge, Limits, charged, delta
 from kernel.codec import encode
@@ -31,8 +31,6 @@ class ImageRow(Struct, frozen=True, kw_only=True):
     id: UUID
     image_id: str
     version: int
-    fold: int
-    state: msgspec.Raw
     owner: str | None
     name: str | None
     status: str
@@ -55,6 +53,15 @@ class ImageRow(Struct, frozen=True, kw_only=True):
     work: str | None
     due_at: datetime | None
     node: str | None
+
+
+class StateRow(Struct, frozen=True, kw_only=True):
+    """The columns of `states`."""
+
+    id: UUID
+    version: int
+    fold: int
+    state: msgspec.Raw
 
 
 class TaskRow(Struct, frozen=True, kw_only=True):
@@ -99,24 +106,25 @@ class Take(Struct, frozen=True, kw_only=True):
 
 class Secret(Struct, frozen=True):
     name: str
-    data: str
-    """Encrypted, base64."""
+    data: bytes
+    """Encrypted."""
 
 
-class Rows(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Rows(Struct, frozen=True, kw_only=True):
     """Everything that the append writes beside the events, if it is accepted."""
 
-    image: ImageRow | UnsetType = UNSET
-    tasks: tuple[TaskRow, ...] | UnsetType = UNSET
-    members: tuple[MemberRow, ...] | UnsetType = UNSET
-    charges: tuple[Charge, ...] | UnsetType = UNSET
-    take: Take | UnsetType = UNSET
-    release: bool | UnsetType = UNSET
-    park: float | UnsetType = UNSET
+    image: ImageRow | None = None
+    state: StateRow | None = None
+    tasks: tuple[TaskRow, ...] = ()
+    members: tuple[MemberRow, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    take: Take | None = None
+    release: bool = False
+    park: float | None = None
     """Give the lease back, but let nobody have it for so many seconds: a back-off."""
-    secrets: tuple[Secret, ...] | UnsetType = UNSET
-    forget: bool | UnsetType = UNSET
-    interrupt: bool | UnsetType = UNSET
+    secrets: tuple[Secret, ...] = ()
+    forget: bool = False
+    interrupt: bool = False
 
 
 def image_row(stream: UUID, image: Image) -> ImageRow:
@@ -127,8 +135,6 @@ def image_row(stream: UUID, image: Image) -> ImageRow:
         id=stream,
         image_id=image.id,
         version=image.version,
-        fold=FOLD,
-        state=msgspec.Raw(encode(image)),
         owner=image.owner,
         name=image.name,
         status=image.status,
@@ -152,6 +158,11 @@ def image_row(stream: UUID, image: Image) -> ImageRow:
         due_at=due,
         node=bound_to(image),
     )
+
+
+def state_row(stream: UUID, image: Image) -> StateRow:
+    """The row of an image's state."""
+    return StateRow(id=stream, version=image.version, fold=FOLD, state=msgspec.Raw(encode(image)))
 
 
 def shown_properties(image: Image) -> dict[str, str | None]:
@@ -214,23 +225,21 @@ def rows_between(
     limits: Limits | None = None,
     *,
     between: Sequence[Image] = (),
+    forget: bool = False,
     **more: Any,
 ) -> Rows:
     """The rows that a change of state writes, with the limits that its charges are held to.
 
     between: the states on the way.
     """
-    tasks, members = task_rows(stream, before, after, between), member_rows(stream, before, after)
-    charges = charged(delta(before, after), limits or {})
-    fields: dict[str, Any] = {"image": image_row(stream, after), **more}
-    if tasks:
-        fields["tasks"] = tasks
-    if members:
-        fields["members"] = members
-    if charges:
-        fields["charges"] = charges
-    if interrupts(before, after):
-        fields["interrupt"] = True
-    if before.job is not None and before.job.secret and after.job is None:
-        fields["forget"] = True
-    return Rows(**fields)
+    done_with_secrets = before.job is not None and bool(before.job.secret) and after.job is None
+    return Rows(
+        image=image_row(stream, after),
+        state=state_row(stream, after),
+        tasks=task_rows(stream, before, after, between),
+        members=member_rows(stream, before, after),
+        charges=charged(delta(before, after), limits or {}),
+        forget=forget or done_with_secrets,
+        interrupt=interrupts(before, after),
+        **more,
+    )

@@ -7,7 +7,6 @@ that accepts the import, deleted with it, and swept by age should anything be le
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import tempfile
@@ -43,10 +42,7 @@ class Vault:
 
     def seal(self, secrets: Mapping[str, str]) -> tuple[Secret, ...]:
         """Secrets in the form in which an append takes them along."""
-        return tuple(
-            Secret(name, base64.b64encode(self._fernet.encrypt(text.encode())).decode())
-            for name, text in secrets.items()
-        )
+        return tuple(Secret(name, self._fernet.encrypt(text.encode())) for name, text in secrets.items())
 
     async def open(self, stream: UUID) -> dict[str, str]:
         """What was sealed for a stream; an error that names the key file's part in it when it cannot be read."""

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from kernel import events as e
@@ -257,9 +256,9 @@ async def test_a_state_of_another_fold_is_not_trusted(bench: Bench) -> None:
     image = Changed()
     change = image.by(created(image.stream), e.TagAdded(tag="t"))
     assert change.rows is not None
-    assert change.rows.image is not UNSET
-    foreign = replace(change.rows.image, fold=0, state=b'{"nonsense":true}')
-    await bench.log.append(replace(change, rows=replace(change.rows, image=foreign)))
+    assert change.rows.state is not None
+    foreign = replace(change.rows.state, fold=0, state=b'{"nonsense":true}')
+    await bench.log.append(replace(change, rows=replace(change.rows, state=foreign)))
     assert (await bench.log.load(image.stream)).image == image.image
 
 
@@ -283,14 +282,14 @@ async def test_a_refused_append_leaves_nothing_at_all(bench: Bench) -> None:
     image = Changed()
     await bench.log.append(image.by(created(image.stream)))
     before = image.image
-    secret = Secret(name="token", data="c2VjcmV0")
+    secret = Secret(name="token", data=b"secret")
     refused = image.by(
         e.ImageUpdated(name="x"),
         e.MemberAdded(member="pB"),
         e.StagingStarted(transfer=TRANSFER, declared_size=9),
         requested("a", task_id=str(new_id())),
         limits=limited(STAGE_TOTAL, 8),
-        more={"take": take(1, A), "secrets": (secret,), "interrupt": True},
+        more={"take": take(1, A), "secrets": (secret,)},
     )
     with pytest.raises(OverQuota):
         await bench.log.append(refused)
@@ -303,13 +302,11 @@ async def test_a_refused_append_leaves_nothing_at_all(bench: Bench) -> None:
 
 async def test_secrets_live_until_they_are_forgotten(bench: Bench) -> None:
     stream, other = new_id(), new_id()
-    rows = Rows(secrets=(Secret(name="token", data="c2VjcmV0"), Secret(name="uri", data="dQ==")))
+    rows = Rows(secrets=(Secret(name="token", data=b"secret"), Secret(name="uri", data=b"u")))
     for each in (stream, other):
         await bench.log.append(request(each, created(each), expected=0, rows=rows))
     assert await bench.secrets(stream) == {"token": b"secret", "uri": b"u"}
-    await bench.log.append(
-        request(stream, e.TagAdded(tag="t"), expected=1, rows=Rows(secrets=(Secret("uri", "dg=="),)))
-    )
+    await bench.log.append(request(stream, e.TagAdded(tag="t"), expected=1, rows=Rows(secrets=(Secret("uri", b"v"),))))
     assert await bench.secrets(stream) == {"token": b"secret", "uri": b"v"}
     await bench.log.append(request(stream, e.TagAdded(tag="t"), expected=2, rows=Rows(forget=True)))
     assert await bench.secrets(stream) == {}
@@ -447,12 +444,12 @@ async def test_a_yielding_lease_gives_way_to_anybody(bench: Bench) -> None:
         await bench.log.append(taking(stream, 3, A, yielding=True))
 
 
-@pytest.mark.parametrize("park", [UNSET, 60.0, -1.0], ids=["released", "parked", "parking is over"])
+@pytest.mark.parametrize("park", [None, 60.0, -1.0], ids=["released", "parked", "parking is over"])
 async def test_an_epoch_is_used_once_even_after_its_lease_was_given_back(bench: Bench, park: Any) -> None:
     """Who read the epoch before another took and gave back the lease may not take it under the same one."""
     stream = new_id()
     await bench.log.append(taking(stream, 1, A))
-    rows = Rows(release=True) if park is UNSET else Rows(park=park)
+    rows = Rows(release=True) if park is None else Rows(park=park)
     await bench.log.append(request(stream, expected=0, holder=A, epoch=1, rows=rows))
     for owner in (A, B):
         with pytest.raises(LeaseHeld):

@@ -10,13 +10,14 @@ import asyncpg
 import pytest
 
 from kernel import events as e
-from kernel.appender import _APPEND
 from kernel.audit import event_hash
+from kernel.batch import APPEND, Parts, arguments
 from kernel.codec import encode
+from kernel.database import connect
 from kernel.events import ImageUpdated, TagAdded
 from kernel.ids import new_id
-from kernel.recorded import ACCESS, Meta
-from tests.support.builders import TRANSFER, at, blob
+from kernel.recorded import ACCESS
+from tests.support.builders import TRANSFER, blob
 from tests.support.logs import Changed, PostgresBench, created, postgres_bench, postgres_log, request
 
 DEADLINE = 30.0
@@ -60,11 +61,11 @@ async def test_events_are_never_changed_or_deleted(bench: PostgresBench, operato
 
 @pytest.mark.parametrize("level", ["repeatable_read", "serializable"])
 async def test_an_append_that_might_not_see_the_newest_event_is_refused(operator: Any, level: str) -> None:
-    empty: list[Any] = [[] for _ in range(12)]
+    empty = arguments([], "x")
     with pytest.raises(asyncpg.InvalidTransactionStateError, match="READ COMMITTED"):
         async with operator.transaction(isolation=level):
-            await operator.fetch(_APPEND, *empty, "x")
-    assert await operator.fetch(_APPEND, *empty, "x") == []
+            await operator.fetch(APPEND, *empty)
+    assert await operator.fetch(APPEND, *empty) == []
 
 
 async def test_what_was_written_is_kept_to_the_byte(bench: PostgresBench, operator: Any) -> None:
@@ -216,12 +217,11 @@ async def test_a_long_stream_is_folded_page_by_page(bench: PostgresBench) -> Non
     assert (await bench.log.fold(stream)).tags == tuple(tag.tag for tag in tags)
 
 
-async def test_an_event_of_a_newer_version_is_read_as_a_placeholder(bench: PostgresBench, operator: Any) -> None:
-    meta = encode(Meta(at=at())).decode()
-    await operator.fetch(
-        _APPEND,
-        *(["image"], [new_id()], [0], [None], [None], [None], [1], [1]),
-        *([new_id()], ["Frobnicated"], ['{"x":1}'], [meta], "x"),
-    )
+async def test_an_event_of_a_newer_version_is_read_as_a_placeholder(bench: PostgresBench, dsn: str) -> None:
+    parts = Parts(request(new_id(), TagAdded(tag="a")))
+    parts.types, parts.datas = ["Frobnicated"], [b'{"x":1}']
+    newer = await connect(dsn, "newer")
+    await newer.fetch(APPEND, *arguments([parts], "x"))
+    await newer.close()
     (item,) = await bench.log.read_all(0)
     assert item.event == e.Unrecognised("Frobnicated", 1)

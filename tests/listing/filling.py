@@ -39,7 +39,8 @@ async def fill_rows(dsn: str, images: int, big: str = BIG) -> None:
         stories = [story(number, owner).rows for number, owner in enumerate(_owners(images, big))]
         rows = [rows for rows in stories if rows is not None]
         await _insert(connection, "images", [encode(row.image) for row in rows])
-        await _insert(connection, "members", [encode(member) for row in rows for member in row.members or ()])
+        await _insert(connection, "states", [encode(row.state) for row in rows])
+        await _insert(connection, "members", [encode(member) for row in rows for member in row.members])
         await connection.execute("ANALYZE")
     finally:
         await connection.close()

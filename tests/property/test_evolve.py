@@ -12,7 +12,7 @@ from kernel.evolve import NOTHING, evolve
 from kernel.image import Image
 from kernel.log_postgres import decode_image
 from kernel.recorded import Meta
-from kernel.rows import image_row, rows_between
+from kernel.rows import rows_between, state_row
 from kernel.work import outstanding
 from tests.support.builders import at, created, meta
 from tests.support.spec import STREAM, told
@@ -57,7 +57,7 @@ def test_any_state_has_its_rows_and_comes_back_from_them(events: list[Event]) ->
     states = folded([created(), *events])
     for before, after in pairwise(states):
         rows_between(STREAM, before, after)
-    assert decode_image(image_row(STREAM, states[-1]).state) == states[-1]
+    assert decode_image(state_row(STREAM, states[-1]).state) == states[-1]
 
 
 @FEW

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from kernel.clock import Clock, SystemClock
@@ -18,7 +17,7 @@ from kernel.image import FOLD, Image
 from kernel.log import Committed, Loaded, Receipt, Request
 from kernel.log_postgres import assert_contiguous, decode_image
 from kernel.recorded import IMAGE, Category, Pending, Recorded
-from kernel.rows import ImageRow, MemberRow, Rows, Take, TaskRow
+from kernel.rows import ImageRow, MemberRow, Rows, StateRow, Take, TaskRow
 
 
 class Row(Struct, frozen=True):
@@ -50,6 +49,7 @@ class MemoryLog:
         self.clock = clock or SystemClock()
         self.rows: list[Row] = []
         self.images: dict[UUID, ImageRow] = {}
+        self.states: dict[UUID, StateRow] = {}
         self.tasks: dict[str, TaskRow] = {}
         self.members: dict[tuple[UUID, str], MemberRow] = {}
         self.usage: dict[tuple[str, str], int] = {}
@@ -84,7 +84,7 @@ class MemoryLog:
         self._check_fence(request)
         if request.expected is not None and request.expected != current:
             raise WrongExpectedVersion
-        if isinstance(rows.take, Take):
+        if rows.take is not None:
             self._check_free(request.stream, rows.take)
         self._check_quota(rows)
         first = len(self.rows) + 1 if request.events else None
@@ -108,24 +108,26 @@ class MemoryLog:
             raise LeaseHeld
 
     def _check_quota(self, rows: Rows) -> None:
-        for owner, resource, amount, limit in rows.charges or ():
+        for owner, resource, amount, limit in rows.charges:
             used = self.usage.get((owner, resource), 0)
             if limit is not None and amount >= 0 and used + amount > limit:
                 raise OverQuota(resource, limit, used, amount)
 
     def _write(self, stream: UUID, rows: Rows) -> None:
-        if isinstance(rows.image, ImageRow):
+        if rows.state is not None:
+            self.states[stream] = rows.state
+        if rows.image is not None:
             former = self.images.get(rows.image.id, rows.image)
             self.images[rows.image.id] = replace(rows.image, image_id=former.image_id, created_at=former.created_at)
-        for task in rows.tasks or ():
+        for task in rows.tasks:
             self.tasks[task.id] = task
-        for member in rows.members or ():
+        for member in rows.members:
             self.members[member.image, member.member] = member
-        for owner, resource, amount, _ in rows.charges or ():
+        for owner, resource, amount, _ in rows.charges:
             self.usage[owner, resource] = self.usage.get((owner, resource), 0) + amount
         self._write_lease(stream, rows)
-        for secret in rows.secrets or ():
-            self.secrets[stream, secret.name] = base64.b64decode(secret.data)
+        for secret in rows.secrets:
+            self.secrets[stream, secret.name] = secret.data
         if rows.forget:
             self.secrets = {key: data for key, data in self.secrets.items() if key[0] != stream}
         if rows.interrupt:
@@ -133,14 +135,14 @@ class MemoryLog:
 
     def _write_lease(self, stream: UUID, rows: Rows) -> None:
         now = self.clock.now()
-        if isinstance(rows.take, Take):
+        if rows.take is not None:
             take = rows.take
             until = now + timedelta(seconds=take.ttl)
             self.leases[stream] = LeaseRow(
                 owner=take.owner, node=take.node, epoch=take.epoch, until=until, yielding=take.yielding
             )
-        if stream in self.leases and (rows.release or rows.park is not UNSET):
-            later = now + timedelta(seconds=rows.park) if isinstance(rows.park, float) else None
+        if stream in self.leases and (rows.release or rows.park is not None):
+            later = now + timedelta(seconds=rows.park) if rows.park is not None else None
             self.leases[stream] = replace(self.leases[stream], owner=None, until=later)
 
     def renew(self, owner: UUID, ttl: float, held: Mapping[UUID, int]) -> Collection[UUID]:
@@ -154,7 +156,7 @@ class MemoryLog:
     # --- reading -----------------------------------------------------------------------
 
     async def load(self, stream: UUID) -> Loaded:
-        row, lease = self.images.get(stream), self.leases.get(stream)
+        row, lease = self.states.get(stream), self.leases.get(stream)
         image = NOTHING
         if row is not None:
             image = decode_image(row.state) if row.fold == FOLD else await self.fold(stream)

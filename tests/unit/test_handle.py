@@ -392,7 +392,7 @@ async def test_every_event_of_a_batch_is_caused_by_the_one_before_it(world: Worl
 
 
 async def test_secrets_are_kept_with_the_command_and_forgotten_with_another(world: World) -> None:
-    await world.handle(CREATE, secrets=[Secret("token", "c2VjcmV0")])
+    await world.handle(CREATE, secrets=[Secret("token", b"secret")])
     assert world.log.secrets == {(STREAM, "token"): b"secret"}
     await world.handle(forget=True)
     assert world.log.secrets == {}
