@@ -24,7 +24,7 @@ from kernel.context import Actor, Context, service_context
 from kernel.database import Database
 from kernel.errors import Conflict, EntrepotError, Fenced, LeaseHeld, NotFound, Unavailable
 from kernel.feed import Feed
-from kernel.handle import Commands
+from kernel.handle import Commands, Handled
 from kernel.ids import new_id
 from kernel.image import Image
 from kernel.leases import Lease, Leases
@@ -106,16 +106,16 @@ class Reactor:
 
     # --- finding ---------------------------------------------------------------------
 
-    def _notice(self, stream: UUID, before: Image, after: Image) -> None:
+    def _notice(self, stream: UUID, handled: Handled) -> None:
         """A change of our own: take its work up without waiting for anybody to tell us."""
-        work = outstanding(after)
+        work = outstanding(handled.after)
         if work is None or work.due is not None:
             return
         if any(lease.stream == stream for lease in self._leases.held):
             return
-        self._consider(stream, after.id, work.kind == "purge")
+        self._consider(stream, handled.after.id, work.kind == "purge", handled.newest)
 
-    def _consider(self, stream: UUID, image_id: str, purge: bool) -> None:
+    def _consider(self, stream: UUID, image_id: str, purge: bool, known: Loaded | None = None) -> None:
         if self._stopping:
             return
         if stream in self._running:
@@ -123,7 +123,7 @@ class Reactor:
             return
         if self._room(purge) <= 0:
             return
-        task = asyncio.create_task(self._work(stream, image_id), name=f"work {image_id}")
+        task = asyncio.create_task(self._work(image_id, known), name=f"work {image_id}")
         self._running[stream] = task, purge
         task.add_done_callback(lambda _: self._done(stream, image_id, purge))
 
@@ -162,9 +162,9 @@ class Reactor:
 
     # --- working ---------------------------------------------------------------------
 
-    async def _work(self, stream: UUID, image_id: str) -> None:
+    async def _work(self, image_id: str, known: Loaded | None) -> None:
         try:
-            await self._claim_and_run(stream, image_id)
+            await self._claim_and_run(known or await self._commands.loaded(image_id))
         except (LeaseHeld, Conflict, NotFound, Fenced):
             pass  # somebody else was faster, or it is done
         except EntrepotError as error:
@@ -173,8 +173,7 @@ class Reactor:
             log.exception("work_crashed", image_id=image_id)
             await asyncio.sleep(POLL)
 
-    async def _claim_and_run(self, stream: UUID, image_id: str) -> None:
-        loaded = await self._commands.loaded(stream)
+    async def _claim_and_run(self, loaded: Loaded) -> None:
         work = outstanding(loaded.image)
         if work is None or (work.due is not None and work.due > self._clock.now()):
             return
@@ -201,6 +200,7 @@ class Reactor:
             context=service_context(),
             take=True,
             release=True,
+            known=loaded,
             patient=True,
         )
 
@@ -209,7 +209,7 @@ class Reactor:
         record = loaded.image.expiring
         assert record is not None
         command = c.ExpireImageImport(task_id=record.id)
-        await self._commands.handle(loaded.image.id, command, context=service_context(), patient=True)
+        await self._commands.handle(loaded.image.id, command, context=service_context(), known=loaded, patient=True)
 
     async def _import(self, loaded: Loaded) -> None:
         image = loaded.image
@@ -217,7 +217,7 @@ class Reactor:
         assert job is not None
         context = _context_of(image)
         claim = (self._take_over(loaded),) if loaded.abandoned or job.started else ()
-        runner = Runner(self._site, self._commands, self._clock, image, context)
+        runner = Runner(self._site, self._commands, self._clock, loaded, context)
         lease = await runner.claim(*claim)
         try:
             await runner.run()
@@ -242,14 +242,14 @@ class Reactor:
         claim: list[c.Command] = [self._take_over(loaded)] if loaded.abandoned else []
         if image.status == "pending_delete":
             claim.append(c.ScrubImage(now=self._clock.now()))
-        handled = await self._commands.handle(image.id, *claim, context=context, take=True, yielding=True)
+        handled = await self._commands.handle(image.id, *claim, context=context, take=True, yielding=True, known=loaded)
         assert handled.lease is not None
         lease, image = handled.lease, handled.after
         done = False
         try:
             purged = await self._purger.purge(image, self._clock.now())
             record = c.RecordPurge(blobs=purged.blobs, sweeps=purged.sweeps)
-            await self._commands.handle(image.id, record, context=context, patient=True)
+            await self._commands.handle(image.id, record, context=context, known=handled.newest, patient=True)
             done = purged.complete  # what has come up meanwhile needs no back-off
         finally:
             self._leases.drop(lease)

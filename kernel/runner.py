@@ -37,6 +37,7 @@ from kernel.failures import kind_of, reason_of
 from kernel.handle import Commands, Handled
 from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
+from kernel.log import Loaded
 from kernel.naming import blob_name
 from kernel.purge import Purger
 from kernel.registering import Registrar
@@ -72,13 +73,16 @@ class _SourceLost(Exception):
 class Runner:
     """Performs the import that holds one image."""
 
-    def __init__(self, site: Site, commands: Commands, clock: Clock, image: Image, context: Context) -> None:
+    def __init__(self, site: Site, commands: Commands, clock: Clock, loaded: Loaded, context: Context) -> None:
+        image = loaded.image
         assert image.job is not None
         self._site = site
         self._commands = commands
         self._clock = clock
         self._context = context
         self._image = image
+        self._newest = loaded
+        """The state after what was recorded last."""
         self._task_id = image.job.task_id
         self._writes: dict[str, asyncio.Task[c.Command]] = {}
         self._source: Source | None = None
@@ -98,6 +102,7 @@ class Runner:
         handled = await self._claim(commands, await self._allowance())
         assert handled.lease is not None
         self._image, self._lease, self._claimed = handled.after, handled.lease, True
+        self._newest = handled.newest
         self._writer = Writer(self._site, self._lease)
         self._registrar = Registrar(self._site, self._lease)
         self._acquirer = Acquirer(self._site, self._lease, self._context, self._note)
@@ -123,6 +128,7 @@ class Runner:
                 context=self._context,
                 limits=limits,
                 take=True,
+                known=self._newest,
                 patient=True,
             )
 
@@ -168,10 +174,11 @@ class Runner:
                 lease=self._lease,
                 release=last,
                 forget=last,
+                known=self._newest,
                 patient=True,
             )
             try:
-                before, self._image = self._image, (await asyncio.shield(recording)).after
+                handled = await asyncio.shield(recording)
             except OverQuota as error:
                 if self._image.job is not None and self._image.job.registers:
                     outcomes, self._limits = (self._too_dear(error),), {}
@@ -180,6 +187,7 @@ class Runner:
                     raise
                 self._full[self._asked_for] = error
                 continue
+            before, self._image, self._newest = self._image, handled.after, handled.newest
             if not self._limits or self._image.job is None or not _began(before, self._image.job):
                 return self._image
             outcomes = ()  # under a limit one store begins at a time: each is told for itself whether there is room
@@ -187,9 +195,9 @@ class Runner:
     async def _note(self, command: c.Command) -> None:
         """Record something in the middle of a step."""
         recording = self._commands.handle(
-            self._image.id, command, context=self._context, lease=self._lease, patient=True
+            self._image.id, command, context=self._context, lease=self._lease, known=self._newest, patient=True
         )
-        await asyncio.shield(recording)
+        self._newest = (await asyncio.shield(recording)).newest
 
     def _next_free(self, image: Image, epoch: int) -> c.Command | None:
         """The next step, if it needs no I/O and can ride along with what is being recorded."""

@@ -28,8 +28,7 @@ from kernel.deletions import Deletions
 from kernel.dispatcher import Dispatcher, Muted
 from kernel.extend import NotificationSink, Sink
 from kernel.feed import Feed
-from kernel.handle import Commands
-from kernel.image import Image
+from kernel.handle import Commands, Handled
 from kernel.leases import Leases
 from kernel.log_postgres import PostgresLog
 from kernel.projector import PROJECTIONS, Projector
@@ -171,9 +170,9 @@ async def _start(
     )
 
 
-def _interrupting(leases: Leases) -> Callable[[UUID, Image, Image], None]:
-    def notice(stream: UUID, before: Image, after: Image) -> None:
-        if interrupts(before, after):
+def _interrupting(leases: Leases) -> Callable[[UUID, Handled], None]:
+    def notice(stream: UUID, handled: Handled) -> None:
+        if interrupts(handled.before, handled.after):
             leases.interrupt(stream)
 
     return notice

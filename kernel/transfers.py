@@ -27,6 +27,7 @@ from kernel.handle import Commands, Guard, Handled
 from kernel.ids import new_id
 from kernel.image import STAGING, Image
 from kernel.leases import Lease
+from kernel.log import Loaded
 from kernel.marks import mark
 from kernel.naming import blob_name
 from kernel.signing import Check, check_of, signature_of
@@ -59,8 +60,9 @@ class Transfers:
         """Keep the bytes where a later import finds them; returns the image as staged."""
         transfer = str(new_id())
         command = c.StartStaging(transfer=transfer, declared_size=declared)
-        before, after = await self._site.quotas.stage(await self._admitted(image_id, guard), declared)
-        started = await self._start(image_id, command, context, guard, before)
+        admitted = await self._admitted(image_id, guard)
+        before, after = await self._site.quotas.stage(admitted.image, declared)
+        started = await self._start(admitted, command, context, guard, before)
         lease = _held(started)
         intake = self._intake(chunks, lease, "staging", declared)
 
@@ -69,7 +71,7 @@ class Transfers:
             blob = await self._write_staged(name, intake)
             return c.CompleteStaging(transfer=transfer, blob=blob)
 
-        return await self._finish(image_id, transfer, lease, context, run, accepted, after)
+        return await self._finish(started, transfer, context, run, accepted, after)
 
     async def upload(
         self,
@@ -85,8 +87,9 @@ class Transfers:
         """Write the bytes into a store; returns the image, active."""
         transfer = str(new_id())
         command = c.StartUpload(transfer=transfer, store=backend.name, multi=self._site.multi, declared_size=declared)
-        before, after = await self._site.quotas.upload(await self._admitted(image_id, guard), declared)
-        started = await self._start(image_id, command, context, guard, before)
+        admitted = await self._admitted(image_id, guard)
+        before, after = await self._site.quotas.upload(admitted.image, declared)
+        started = await self._start(admitted, command, context, guard, before)
         lease, image = _held(started), started.after
 
         async def run() -> c.Command:
@@ -100,7 +103,7 @@ class Transfers:
                 transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
             )
 
-        return await self._finish(image_id, transfer, lease, context, run, accepted, after)
+        return await self._finish(started, transfer, context, run, accepted, after)
 
     # --- pieces ------------------------------------------------------------------------
 
@@ -109,15 +112,17 @@ class Transfers:
         """Seconds for which a store may stand still while it has something to write."""
         return self._site.settings.import_worker.store_stall_timeout
 
-    async def _admitted(self, image_id: str, guard: Guard) -> Image:
-        image = await self._commands.load(image_id)
-        guard(image)
-        return image
+    async def _admitted(self, image_id: str, guard: Guard) -> Loaded:
+        loaded = await self._commands.loaded(image_id)
+        guard(loaded.image)
+        return loaded
 
     async def _start(
-        self, image_id: str, command: c.Command, context: Context, guard: Guard, limits: Limits
+        self, admitted: Loaded, command: c.Command, context: Context, guard: Guard, limits: Limits
     ) -> Handled:
-        return await self._commands.handle(image_id, command, context=context, guard=guard, take=True, limits=limits)
+        return await self._commands.handle(
+            admitted.image.id, command, context=context, guard=guard, take=True, limits=limits, known=admitted
+        )
 
     def _intake(
         self, chunks: AsyncIterator[bytes], lease: Lease, stage: str, declared: int | None, check: Check | None = None
@@ -174,22 +179,29 @@ class Transfers:
 
     async def _finish(
         self,
-        image_id: str,
+        started: Handled,
         transfer: str,
-        lease: Lease,
         context: Context,
         run: Callable[[], Coroutine[Any, Any, c.Command]],
         accepted: Callable[[], Awaitable[None]] | None,
         limits: Limits,
     ) -> Image:
         """Move the bytes and record them; whatever goes wrong, record that the transfer is given up."""
+        image_id, lease = started.after.id, _held(started)
         try:
             if accepted is not None:
                 await accepted()
             complete = await watched(lease, run(), lambda: self._look_up(image_id, transfer, lease))
             handled = await asyncio.shield(
                 self._commands.handle(
-                    image_id, complete, context=context, lease=lease, limits=limits, release=True, patient=True
+                    image_id,
+                    complete,
+                    context=context,
+                    lease=lease,
+                    limits=limits,
+                    release=True,
+                    known=started.newest,
+                    patient=True,
                 )
             )
         except BaseException as error:

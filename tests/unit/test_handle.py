@@ -18,7 +18,7 @@ from kernel.handle import Commands, Handled
 from kernel.ids import new_id
 from kernel.image import Image
 from kernel.leases import Leases
-from kernel.log import Receipt, Request
+from kernel.log import Loaded, Receipt, Request
 from kernel.recorded import By
 from kernel.rows import Secret
 from tests.support.builders import IMAGE, TASK, TRANSFER, blob, created, limited, request_import, requested, staged
@@ -54,8 +54,8 @@ class World:
         self.log = Log(self.clock)
         self.leases = Leases(None, 6.0, "n1")
         self.commands = Commands(self.log, self.leases, self.clock)
-        self.notices: list[tuple[UUID, Image, Image]] = []
-        self.commands.on_change.append(lambda *notice: self.notices.append(notice))
+        self.notices: list[tuple[UUID, Handled]] = []
+        self.commands.on_change.append(lambda stream, handled: self.notices.append((stream, handled)))
 
     async def handle(self, *commands: c.Command, image: str = IMAGE, **more: Any) -> Handled:
         return await self.commands.handle(image, *commands, **{"context": CONTEXT, **more})
@@ -268,7 +268,7 @@ async def test_a_lease_that_ran_out_is_taken_under_the_next_epoch(world: World) 
     await world.handle(CREATE)
     await world.another().handle(IMAGE, context=CONTEXT, take=True)
     world.clock.move(6.1)
-    assert (await world.commands.loaded(STREAM)).abandoned
+    assert (await world.commands.loaded(IMAGE)).abandoned
     handled = await world.handle(STAGE, take=True)
     assert handled.lease is not None
     assert handled.lease.epoch == 2
@@ -299,7 +299,7 @@ async def test_a_lease_can_be_given_back_without_saying_anything(world: World) -
     await world.handle(lease=lease, release=True)
     assert world.leases.held == ()
     assert await world.log.head() == 1
-    assert not (await world.commands.loaded(STREAM)).abandoned
+    assert not (await world.commands.loaded(IMAGE)).abandoned
 
 
 async def test_a_parked_lease_can_be_taken_when_the_time_is_up(world: World) -> None:
@@ -401,7 +401,7 @@ async def test_secrets_are_kept_with_the_command_and_forgotten_with_another(worl
 async def test_a_change_is_made_known_within_the_process(world: World) -> None:
     await world.handle(CREATE)
     handled = await world.handle(STAGE)
-    assert world.notices[-1] == (STREAM, handled.before, handled.after)
+    assert world.notices[-1] == (STREAM, handled)
     with pytest.raises(Conflict):
         await world.handle(STAGE)
     assert len(world.notices) == 2
@@ -431,3 +431,59 @@ async def test_an_image_of_another_stream_is_nothing_to_this_one(world: World) -
     await world.handle(CREATE)
     await world.log.append(request(new_id(), e.TagAdded(tag="t")))
     assert (await world.state()).version == 1
+
+
+# --- starting from a state seen a moment ago ----------------------------------------------
+
+
+async def test_a_known_state_need_not_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = (await world.handle(CREATE)).newest
+
+    async def unreadable(stream: UUID) -> Loaded:
+        raise AssertionError("there was no need to read")
+
+    monkeypatch.setattr(world.log, "load", unreadable)
+    started = await world.handle(STAGE, take=True, known=newest)
+    assert (started.after.status, started.epoch) == ("uploading", 1)
+    complete = c.CompleteStaging(transfer=TRANSFER, blob=blob())
+    done = await world.handle(complete, lease=started.lease, release=True, known=started.newest)
+    assert (done.after.version, done.epoch) == (3, 1)
+
+
+async def test_what_was_decided_on_an_old_state_is_decided_anew(world: World) -> None:
+    old = (await world.handle(CREATE)).newest
+    await world.handle(c.AddTag(tag="theirs"))
+    handled = await world.handle(c.AddTag(tag="ours"), known=old)
+    assert handled.after.tags == ("theirs", "ours")
+
+
+async def test_an_old_state_refuses_nothing(world: World) -> None:
+    old = (await world.handle(CREATE)).newest
+    await world.handle(STAGE)
+    handled = await world.handle(c.CompleteStaging(transfer=TRANSFER, blob=blob()), known=old)
+    assert handled.after.version == 3
+
+    def unstaged(image: Image) -> None:
+        if image.status == "queued":
+            raise Forbidden("not yet")
+
+    handled = await world.handle(c.AddTag(tag="t"), guard=unstaged, known=old)
+    assert handled.after.tags == ("t",)
+
+
+async def test_an_old_state_does_not_say_that_there_is_nothing_to_do(world: World) -> None:
+    old = (await world.handle(CREATE, c.AddTag(tag="t"))).newest
+    await world.handle(c.RemoveTag(tag="t"))
+    handled = await world.handle(c.AddTag(tag="t"), known=old)
+    assert (handled.after.tags, handled.after.version) == (("t",), 4)
+
+
+async def test_an_old_epoch_does_not_take_a_lease_twice(world: World) -> None:
+    old = (await world.handle(CREATE)).newest
+    taken = await world.handle(take=True, known=old)
+    await world.handle(lease=taken.lease, release=True)
+    again = await world.handle(take=True, known=old)
+    assert again.lease is not None
+    assert again.lease.epoch == 2
+    with pytest.raises(LeaseHeld):
+        await world.another().handle(IMAGE, context=CONTEXT, take=True, known=old)
