@@ -17,6 +17,7 @@ Fetch = Callable[..., Awaitable[Sequence[Any]]]
 """Runs a statement with its arguments."""
 
 _OF_FEW_VALUES: Final = frozenset({"status", "disk_format", "container_format"})
+_MOST_SORTED: Final = 15_000
 _INDEXED: Final = "status NOT IN ('deleted', 'pending_delete')"
 
 
@@ -27,19 +28,33 @@ def grouped(listing: Listing) -> bool:
     return first.key in _OF_FEW_VALUES and rest != indexed
 
 
-async def page(fetch: Fetch, listing: Listing, marker: Marker | None) -> list[Any]:
+async def page(fetch: Fetch, listing: Listing, marker: Marker | None, *, gathered: bool = False) -> list[Any]:
     """Rows of (id, version) in the order asked for; every statement must see the same state of the database."""
     if not grouped(listing):
-        query = Query(listing, marker)
+        query = Query(listing, marker, gathered=gathered)
         return list(await fetch(query.sql, *query.parameters))
     column = SORTABLE[listing.sort[0].key]
     values = [row["value"] for row in await fetch(_values(column))]
     rows: list[Any] = []
     for value, begin in groups(listing, values, marker):
-        rows += await page(fetch, within(listing, value, listing.limit - len(rows)), begin)
+        part = within(listing, value, listing.limit - len(rows))
+        rows += await page(fetch, part, begin, gathered=gathered or await _few(fetch, column, value))
         if len(rows) >= listing.limit:
             break
     return rows
+
+
+async def _few(fetch: Fetch, column: str, value: str | None) -> bool:
+    """Whether a group is so small that it is best sorted whole.
+
+    The next key's order may hold all of it at its far end, as queued images have no size; a large group cannot be far.
+    """
+    same = f"{column} IS NULL" if value is None else f"{column} = $1"
+    counted = (
+        f"SELECT count(*) FROM (SELECT FROM images WHERE {same} AND {_INDEXED} LIMIT {_MOST_SORTED + 1}) AS members"
+    )
+    found: int = (await fetch(counted, *(() if value is None else (value,))))[0][0]
+    return found <= _MOST_SORTED
 
 
 def groups(

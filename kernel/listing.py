@@ -95,8 +95,10 @@ def property_term(name: str, value: str | None) -> str:
 class Query:
     """Builds one statement; values travel as parameters only."""
 
-    def __init__(self, listing: Listing, marker: Marker | None) -> None:
+    def __init__(self, listing: Listing, marker: Marker | None, *, gathered: bool = False) -> None:
+        """gathered: whether to gather all that matches and sort it, instead of walking along an index in order."""
         self._listing = listing
+        self._gathered = gathered
         self._marker = marker
         self.parameters: list[Any] = []
         self.plain = not listing.comparisons and listing.sort == NEWEST
@@ -112,9 +114,10 @@ class Query:
         columns = ", ".join(dict.fromkeys(("id", "version", *(_column(key) for key in self._listing.sort))))
         limit = self._put(self._listing.limit)
         enough = self._put(_FEWEST_WITH) if self._listing.limit < _FEWEST_WITH and self._must_have() else limit
+        fence = " OFFSET 0) AS gathered" if self._gathered else ""
+        start = f"(SELECT {columns} FROM " + (f"(SELECT {columns} FROM images" if fence else "images")
         branches = [
-            f"(SELECT {columns} FROM images WHERE {' AND '.join((seen, *conditions, place))}"
-            f" ORDER BY {order} LIMIT {enough})"
+            f"{start} WHERE {' AND '.join((seen, *conditions, place))}{fence} ORDER BY {order} LIMIT {enough})"
             for seen in self._branches()
             for place in ranges
         ]

@@ -12,6 +12,7 @@ import pytest_asyncio
 from kernel.database import Database
 from kernel.groups import grouped, page
 from kernel.listing import Listing, Marker, Query, SortKey, complete
+from tests.listing.cases import touched
 from tests.listing.filling import BIG, SMALL, fill_rows
 from tests.support.postgres import Server
 
@@ -74,15 +75,28 @@ async def test_orders_with_an_index_are_one_statement(some: Database) -> None:
         assert not grouped(ordered(order, BIG, 25))
 
 
-async def test_a_page_reads_the_group_it_lies_in_and_little_of_that(some: Database) -> None:
-    touched = 0
+async def test_a_large_group_is_not_sorted(some: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel.groups._MOST_SORTED", 1_000)
+    walked = await touched_by(some, ordered("container_format:desc,name:asc", BIG, 25))
+    monkeypatch.setattr("kernel.groups._MOST_SORTED", 10_000)
+    assert walked < await touched_by(some, ordered("container_format:desc,name:asc", BIG, 25)) * 0.8
+
+
+async def test_a_small_group_at_the_far_end_of_the_order_is_not_walked_to(some: Database) -> None:
+    """Queued images have no size and come last by it."""
+    whole = await some.fetchval("SELECT pg_relation_size('images') / 8192")
+    assert await touched_by(some, ordered("status:desc,size:desc", BIG, 25)) < 3 * whole
+
+
+async def touched_by(database: Database, listing: Listing) -> int:
+    """Pages that the statements of a list look at."""
+    pages = 0
 
     async def fetch(sql: str, *parameters: Any) -> Sequence[Any]:
-        nonlocal touched
-        (row,) = await some.fetch_planned(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *parameters)
-        plan = orjson.loads(row[0])[0]["Plan"]
-        touched += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-        return await some.fetch_planned(sql, *parameters)
+        nonlocal pages
+        (row,) = await database.fetch_planned(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *parameters)
+        pages += touched(orjson.loads(row[0])[0]["Plan"])
+        return await database.fetch_planned(sql, *parameters)
 
-    await page(fetch, ordered("status:asc,name:asc", BIG, 25), None)
-    assert touched < 150
+    await page(fetch, listing, None)
+    return pages
