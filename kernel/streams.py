@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -26,8 +27,6 @@ CHUNK: Final = 1 << 20
 _BEHIND: Final = 3
 """Chunks that hashing may lag behind writing."""
 
-_END: Final = b""
-
 _POOL: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="hash")
 
 
@@ -36,43 +35,94 @@ async def rechunk(source: AsyncIterator[bytes], size: int = CHUNK) -> AsyncItera
     parts: list[bytes] = []
     held = 0
     async for part in source:
-        if held + len(part) > size and held:
-            yield b"".join(parts)
-            parts, held = [], 0
         parts.append(part)
         held += len(part)
+        if held >= size:
+            yield _joined(parts)
+            parts, held = [], 0
     if held:
-        yield b"".join(parts)
+        yield _joined(parts)
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Lane:
-    """One consumer of the bytes, in order, in threads, a few chunks behind the writer at most."""
+    """One consumer of the bytes, in order, in a thread, a few chunks behind the writer at most.
+
+    The thread goes on to the next chunk by itself: the loop, which has others to serve,
+    is asked for nothing but room.  It ends when it has caught up, so that a slow source
+    holds no thread, and is started again by the next chunk.
+    """
 
     def __init__(self, work: Callable[[bytes], None]) -> None:
         self._work = work
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue(_BEHIND)
-        self._task = asyncio.create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[bytes] = deque()
+        self._room = asyncio.Event()
+        self._wanted = False
+        self._thread: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
 
     async def take(self, chunk: bytes) -> None:
         """Hand a chunk over; waits while the lane is too far behind."""
-        if self._task.done():
-            await self._task
-        await self._queue.put(chunk)
+        await self._until(_BEHIND - 1)
+        self._waiting.append(chunk)
+        if self._thread is None:
+            self._start()
 
     async def finish(self) -> None:
         """Wait until everything handed over has been worked on."""
-        await self.take(_END)
-        await self._task
+        while self._thread is not None:
+            await asyncio.wait({self._thread})
+        self._check()
 
     async def stop(self) -> None:
         """Drop what is waiting; a chunk under way is finished, for nobody can stop a thread."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        self._waiting.clear()
+        if self._thread is not None:
+            await asyncio.wait({self._thread})
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while chunk := await self._queue.get():
-            await loop.run_in_executor(_POOL, self._work, chunk)
+    async def _until(self, most: int) -> None:
+        self._check()
+        while len(self._waiting) > most:
+            self._room.clear()
+            self._wanted = True
+            if len(self._waiting) > most:  # else the thread may not have seen that it is wanted
+                await self._room.wait()
+            self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _start(self) -> None:
+        self._thread = self._loop.run_in_executor(_POOL, self._drain)
+        self._thread.add_done_callback(self._drained)
+
+    def _drained(self, thread: asyncio.Future[None]) -> None:
+        self._thread = None
+        if not thread.cancelled() and (error := thread.exception()) is not None:
+            self._error = error
+            self._waiting.clear()
+        if self._waiting:
+            self._start()
+        self._room.set()
+
+    def _drain(self) -> None:
+        """In the thread: whatever waits, in order."""
+        while chunk := self._next():
+            self._work(chunk)
+            if self._wanted:
+                self._wanted = False
+                self._loop.call_soon_threadsafe(self._room.set)
+
+    def _next(self) -> bytes | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:  # caught up, or told to stop
+            return None
 
 
 class Intake:
