@@ -4,10 +4,13 @@
                                     ├─ one call ─▶ Postgres
     callers ──append()──▶ waiting ──┘  (autocommit)   └──▶ committed(events), in log order
 
-There is no timer: alone, a caller waits for nobody; under load the batch grows to
-the number of callers.  A lost connection leaves the fate of a batch unknown, so it
-is sent again on the next one: the log recognises what it has by event id.  A
-caller that is cancelled does not cancel the batch it is part of.
+There is no timer: alone, a caller waits for nobody; under load the batch grows with
+the number of callers.  It takes half of them: while the database works for one half,
+the other half is answered and comes back, and neither side stands idle.
+
+A lost connection leaves the fate of a batch unknown, so it is sent again on the next
+one: the log recognises what it has by event id.  A caller that is cancelled does not
+cancel the batch it is part of.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 CHANNEL: Final = "entrepot"
 """Postgres notification channel: something was appended."""
+
+_FEW: Final = 8
+"""Requests that always go together; of more, half go at a time."""
 
 _MOST_EVENTS: Final = 1000
 _MOST_BYTES: Final = 1 << 20
@@ -69,6 +75,8 @@ class Appender:
         self._committed = committed
         self._revive = revive
         self._waiting: list[_Waiting] = []
+        self._answered = 0
+        """Callers whose batch went last: they will be back soon."""
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -148,8 +156,12 @@ class Appender:
         left: list[_Waiting] = []
         streams: set[Any] = set()
         limited: set[tuple[str, str]] = set()
+        most = max(_FEW, -(-(len(self._waiting) + self._answered) // 2))
         events = size = 0
-        for waiting in self._waiting:
+        for index, waiting in enumerate(self._waiting):
+            if len(batch) == most:
+                left += self._waiting[index:]
+                break
             request = waiting.request
             fits = events + len(request.events) <= _MOST_EVENTS and size + waiting.parts.size <= _MOST_BYTES
             if request.stream in streams or not limited.isdisjoint(waiting.limited) or (batch and not fits):
@@ -161,7 +173,7 @@ class Appender:
             events += len(request.events)
             size += waiting.parts.size
             batch.append(waiting)
-        self._waiting = left
+        self._waiting, self._answered = left, len(batch)
         return batch
 
     async def _deliver(self, batch: list[_Waiting]) -> None:

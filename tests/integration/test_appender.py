@@ -125,11 +125,23 @@ async def test_two_hundred_callers_one_after_another_all_get_through(world: Worl
     assert await world.batches() < 500
 
 
-async def test_what_arrives_while_a_batch_is_under_way_goes_with_the_next(world: World) -> None:
+async def test_what_arrives_while_a_batch_is_under_way_goes_in_halves_with_the_next(world: World) -> None:
+    """So that one half can be answered and come back while the other is written."""
     async with world.held_up():
         first = asyncio.create_task(world.append(*some(1)))
         await world.until_it_waits_for_the_lock()
         rest = asyncio.create_task(world.append(*some(50)))
+        await asyncio.sleep(0)
+    receipts(await first + await rest)
+    sizes = await world.operator.fetch("SELECT count(*) AS size FROM events GROUP BY xmin::text ORDER BY 1")
+    assert [row["size"] for row in sizes] == [1, 24, 26]
+
+
+async def test_a_few_go_together(world: World) -> None:
+    async with world.held_up():
+        first = asyncio.create_task(world.append(*some(1)))
+        await world.until_it_waits_for_the_lock()
+        rest = asyncio.create_task(world.append(*some(8)))
         await asyncio.sleep(0)
     receipts(await first + await rest)
     assert await world.batches() == 2
