@@ -1,18 +1,19 @@
 """Who may do what: oslo.policy's rule language over Glance's rule names.
 
-Rules are parsed once and asked often, so they are called directly; the answers to
-the rules that every read asks are remembered for as long as neither rule nor
-caller change.  Where rules ask another server nothing is remembered, and every request
+Rules are parsed once and asked often, so they are called directly.  A rule looks at a
+few attributes of its target, by name; its answer is remembered for a caller and these
+attributes until the rules change.  Where rules ask another server nothing is remembered, and every request
 goes through `asking` (`handlers/remote_policy.py`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from oslo_policy import policy as oslo
@@ -29,6 +30,9 @@ from kernel.settings import OsloPolicy, Settings
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_ABSENT: Final = object()
+_SUBSTITUTED: Final = re.compile(r"%\(([^)]*)\)")
 
 
 class Policy:
@@ -78,18 +82,29 @@ class Policy:
         self._rules: Any = parsed
         self._asker = SimpleNamespace(rules=parsed, negated=False)
         self._plain = merged["get_image"] == DEFAULTS["get_image"]
-        self._own = self._judged if remote else lru_cache(maxsize=4096)(self._judged)
+        self._needs = {} if remote else {name: _attributes(rule, parsed) for name, rule in parsed.items()}
+        self._remembered = lru_cache(maxsize=16384)(self._answer)
 
     # --- judging -----------------------------------------------------------------------
 
     def allowed(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule passes for the caller on a target; by default his own project."""
-        return self._own(actor, rule) if target is None else self._judged(actor, rule, target)
+        wanted = target if target is not None else {"project_id": actor.project_id}
+        names = self._needs.get(rule)
+        if names is None:
+            return self._judged(actor, rule, wanted)
+        try:
+            return self._remembered(actor, rule, tuple([wanted.get(name, _ABSENT) for name in names]))
+        except TypeError:  # an attribute that is a list
+            return self._judged(actor, rule, wanted)
 
-    def _judged(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
+    def _answer(self, actor: Actor, rule: str, values: tuple[Any, ...]) -> bool:
+        seen = zip(self._needs[rule], values, strict=True)
+        return self._judged(actor, rule, {name: value for name, value in seen if value is not _ABSENT})
+
+    def _judged(self, actor: Actor, rule: str, wanted: Mapping[str, Any]) -> bool:
         if _out_of_scope(actor):
             return False
-        wanted = target if target is not None else {"project_id": actor.project_id}
         try:
             check = self._rules[rule]
         except KeyError:
@@ -174,6 +189,18 @@ def _checks(check: Any) -> Iterator[Any]:
     yield check
     for inner in (*(getattr(check, "rules", None) or ()), *filter(None, (getattr(check, "rule", None),))):
         yield from _checks(inner)
+
+
+def _attributes(rule: Any, parsed: Any, above: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Names of the attributes of its target that a rule looks at: all that its checks substitute."""
+    found: dict[str, None] = {}
+    for check in _checks(rule):
+        match = getattr(check, "match", None)
+        if isinstance(match, str):
+            found.update(dict.fromkeys(_SUBSTITUTED.findall(match)))
+            if _refers(check) and match not in above and match in parsed:
+                found.update(dict.fromkeys(_attributes(parsed[match], parsed, (*above, match))))
+    return tuple(found)
 
 
 def _refers(check: Any) -> bool:

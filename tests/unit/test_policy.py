@@ -220,3 +220,26 @@ def test_a_change_is_taken_over_whole_and_a_faulty_one_is_not(tmp_path: Path) ->
     (tmp_path / "policy.d" / "more.yaml").unlink()
     policy.refresh()
     assert policy.allowed(ALICE, "get_images")
+
+
+def test_answers_are_remembered_for_what_a_rule_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy({"x": "rule:y or role:admin", "y": "project_id:%(owner)s and not 'secret':%(cls)s"})
+    judging, asked = policy._judged, 0
+
+    def counted(*question: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return judging(*question)
+
+    monkeypatch.setattr(policy, "_judged", counted)
+    plain = {"owner": "pA", "cls": "open", "size": 1}
+    assert [policy.allowed(ALICE, "x", {**plain, "size": size, "tags": ["t"]}) for size in range(5)] == [True] * 5
+    assert asked == 1
+    assert not policy.allowed(ALICE, "x", {**plain, "owner": "pB"})
+    assert not policy.allowed(ALICE, "x", {**plain, "cls": "secret"})
+    assert not policy.allowed(ALICE, "x", {"cls": "open"})  # absent is something else than nothing
+    assert not policy.allowed(NOVA, "x", {**plain, "cls": ["secret"], "owner": "pB"})
+    assert policy.allowed(ALICE, "x", plain)
+    assert asked == 5
+    policy.replace({"x": "!"})
+    assert not policy.allowed(ALICE, "x", plain)
