@@ -12,6 +12,7 @@ lease; whoever is second finds it held and lets go.
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -56,6 +57,12 @@ WHERE i.work IS NOT NULL AND (i.work = 'purge') = $1 AND i.due_at <= clock_times
            + greatest(interval '60 seconds', 2 * (clock_timestamp() - i.updated_at))))
   AND (i.node IS NULL OR i.node = $2) AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
 """
+
+
+_BURST: Final = 0.02
+"""Seconds in which a burst of hints becomes one look."""
+_PACE: Final = 0.05
+"""Seconds between two looks: what this process does itself it hears of at once, and others do the same."""
 
 
 class Reactor:
@@ -141,6 +148,7 @@ class Reactor:
     async def _run(self) -> None:
         while True:
             self._hint.clear()
+            looked = time.monotonic()
             try:
                 await self._look()
             except Unavailable as error:
@@ -148,7 +156,7 @@ class Reactor:
             try:
                 async with asyncio.timeout(POLL):  # wait_for can swallow a cancellation (Python 3.11)
                     await self._hint.wait()
-                await asyncio.sleep(0.02)  # let a burst of hints become one look
+                await asyncio.sleep(max(_BURST, looked + _PACE - time.monotonic()))
             except TimeoutError:
                 continue
 
