@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_NO_PROJECT: Final = ""
 _ABSENT: Final = object()
 _SUBSTITUTED: Final = re.compile(r"%\(([^)]*)\)")
 
@@ -89,7 +90,7 @@ class Policy:
 
     def allowed(self, actor: Actor, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule passes for the caller on a target; by default his own project."""
-        wanted = target if target is not None else {"project_id": actor.project_id}
+        wanted = target if target is not None else {"project_id": actor.project_id or _NO_PROJECT}
         names = self._needs.get(rule)
         if names is None:
             return self._judged(actor, rule, wanted)
@@ -225,12 +226,11 @@ def _out_of_scope(actor: Actor) -> bool:
 def credentials(actor: Actor) -> dict[str, Any]:
     """The caller's attributes under the names that rules use.
 
-    A project that he has not is left out: rules compare texts, so that "None" would be his project, and that of
-    every image that nobody owns, or that is not shared with him.
+    A project that he has not is one that nothing belongs to: rules compare texts, so that "None" would be his project,
+    and that of every image that nobody owns, or that is not shared with him.
     """
-    project = {} if actor.project_id is None else {"project_id": actor.project_id}
     return {
-        **project,
+        "project_id": actor.project_id or _NO_PROJECT,
         "user_id": actor.user_id,
         "user_domain_id": actor.user_domain_id,
         "project_domain_id": actor.project_domain_id,

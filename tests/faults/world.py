@@ -44,6 +44,8 @@ def configuration(directory: Path, lease_seconds: float = 1.0, **sections: str) 
         "[import_filtering_opts]",
         "allowed_ports = []",
         "disallowed_networks = []",
+        "[web]",
+        "exempt_hosts = 127.0.0.1",
     ]
     for store in STORES:
         lines += [f"[{store}]", f"filesystem_store_datadir = {directory}/{store}"]

@@ -181,14 +181,16 @@ def test_what_is_left_undone_is_noticed(place: Path, dsn: str) -> None:
         "INSERT INTO leases (stream, owner, node, epoch, until) VALUES"
         " (gen_random_uuid(), gen_random_uuid(), 'n', 1, clock_timestamp() - interval '1 hour'),"
         " (gen_random_uuid(), NULL, 'n', 1, '-infinity')",
-        "INSERT INTO images (id, image_id, version, fold, state, status, visibility, hidden, protected, min_disk,"
-        " min_ram, tags, properties, created_at, updated_at, work, due_at) VALUES (gen_random_uuid(), 'x', 1, 1,"
-        " json_build_object('at', clock_timestamp() - interval '10 minutes'), 'importing', 'private', false, false,"
+        "INSERT INTO images (id, image_id, version, status, visibility, hidden, protected, min_disk,"
+        " min_ram, tags, properties, created_at, updated_at, work, due_at) VALUES (gen_random_uuid(), 'x', 1,"
+        " 'importing', 'private', false, false,"
         " 0, 0, '{}', '{}', now(), now(), 'store', clock_timestamp() - interval '1 day')",
-        "INSERT INTO images (id, image_id, version, fold, state, status, visibility, hidden, protected, min_disk,"
-        " min_ram, tags, properties, created_at, updated_at, work, due_at) SELECT gen_random_uuid(), 'y', 1, 1,"
-        " json_build_object('at', clock_timestamp() - interval '2 days'), 'deleted', 'private', false, false,"
+        "INSERT INTO images (id, image_id, version, status, visibility, hidden, protected, min_disk,"
+        " min_ram, tags, properties, created_at, updated_at, work, due_at) SELECT gen_random_uuid(), 'y', 1,"
+        " 'deleted', 'private', false, false,"
         " 0, 0, '{}', '{}', now(), now(), 'purge', '-infinity'",
+        "INSERT INTO states SELECT id, version, 1, json_build_object('at', clock_timestamp()"
+        " - CASE image_id WHEN 'x' THEN interval '10 minutes' ELSE interval '2 days' END) FROM images",
         "INSERT INTO leases (stream, owner, node, epoch, until)"
         " SELECT id, NULL, 'n', 1, clock_timestamp() + interval '30 minutes' FROM images WHERE image_id = 'y'",
         "INSERT INTO consumers (name, position) VALUES ('sink ahead', 5)",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from kernel import groups
 from kernel.database import Database
 from tests.listing.cases import NAMED, OTHERS, Case, cases, explained, places, touched
 from tests.listing.filling import BIG, fill_rows
@@ -74,8 +75,11 @@ async def test_plain_lists_have_one_plan_for_all(full: Database) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, query in OTHERS.items() if "marker" in query])
-async def test_a_page_begins_where_the_last_one_ended(full: Database, name: str) -> None:
-    """Not at the beginning of the index, however far in the page is."""
+async def test_a_page_begins_where_the_last_one_ended(
+    full: Database, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at the beginning of the index, however far in the page is; groups are large here, and walked."""
+    monkeypatch.setattr(groups, "_MOST_SORTED", 1000)
     where = await places(full)
     for case in [Case(asker, name, OTHERS[name]) for asker in ("owner of all", "admin")]:
         for plan in await explained(full, case, where):
