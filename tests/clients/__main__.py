@@ -19,13 +19,14 @@ def main() -> int:
     parser.add_argument("url", nargs="?", help="an endpoint that asks for no authentication")
     parser.add_argument("--cloud", help="a cloud of clouds.yaml (OS_CLIENT_CONFIG_FILE), with Keystone")
     parser.add_argument("--other", help="a second cloud, in another project: images are shared with it")
+    parser.add_argument("--admin", help="a third cloud, of an administrator: copying images is for them")
     given = parser.parse_args()
     if bool(given.url) == bool(given.cloud):
         parser.error("give a URL or a cloud")
     warnings.simplefilter("ignore")
     failed = 0
     with tempfile.TemporaryDirectory() as directory:
-        for name, flow in flows(Cloud(given.url, given.cloud, given.other), Path(directory)):
+        for name, flow in flows(Cloud(given.url, given.cloud, given.other, given.admin), Path(directory)):
             began = time.perf_counter()
             try:
                 flow()

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openstack
@@ -28,6 +28,15 @@ class Cloud:
     name: str | None = None
     other: str | None = None
     """A cloud of clouds.yaml in another project, which images are shared with."""
+    admin: str | None = None
+    """A cloud of clouds.yaml for what only administrators may."""
+
+    @property
+    def administered(self) -> Cloud | None:
+        """The cloud as an administrator sees it; without Keystone everybody is one."""
+        if self.url is not None:
+            return self
+        return replace(self, name=self.admin) if self.admin else None
 
     def openstack(self, *words: str, parsed: bool = True) -> Any:
         """A command of python-openstackclient; its output, decoded."""
