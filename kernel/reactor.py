@@ -257,17 +257,23 @@ class Reactor:
         try:
             purged = await self._purger.purge(image, self._clock.now())
             record = c.RecordPurge(blobs=purged.blobs, sweeps=purged.sweeps)
-            await self._commands.handle(image.id, record, context=context, known=handled.newest, patient=True)
+            handled = await self._commands.handle(image.id, record, context=context, known=handled.newest, patient=True)
             done = purged.complete  # what has come up meanwhile needs no back-off
         finally:
             self._leases.drop(lease)
-            await asyncio.shield(self._end_purge(image, lease, done))
+            await asyncio.shield(self._end_purge(image, lease, done, handled.newest))
 
-    async def _end_purge(self, image: Image, lease: Lease, done: bool) -> None:
+    async def _end_purge(self, image: Image, lease: Lease, done: bool, known: Loaded) -> None:
         park = None if done else back_off((self._clock.now() - image.at).total_seconds())
         try:
             await self._commands.handle(
-                image.id, context=service_context(), lease=lease, release=done, park=park, patient=not self._stopping
+                image.id,
+                context=service_context(),
+                lease=lease,
+                release=done,
+                park=park,
+                known=known,
+                patient=not self._stopping,
             )
         except EntrepotError as error:
             log.info("lease_not_given_back", image_id=image.id, reason=str(error))
