@@ -79,7 +79,7 @@ def serving(
 def source(directory: Path, port: int) -> Iterator[str]:
     """A web server with the large file, in a process of its own."""
     port = port or free_port()
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(directory)]
+    command = [sys.executable, "-m", "tests.bench.source", str(port), str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"
