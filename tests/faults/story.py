@@ -44,6 +44,8 @@ class Origin:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         _, image_id, size = request.path.split("/")
+        if not size.isdigit():
+            return web.Response(status=404)
         content, tag = content_of(image_id, int(size)), f'"{image_id}"'
         begin = 0
         if request.headers.get("If-Range") == tag and "Range" in request.headers:
