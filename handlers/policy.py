@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import structlog
+from oslo_policy import _checks as kinds
 from oslo_policy import policy as oslo
-from oslo_policy._checks import FalseCheck
 
 from handlers.policy_defaults import DEFAULTS
 from handlers.policy_files import EVERY, PolicyFiles
@@ -33,6 +33,19 @@ T = TypeVar("T")
 
 _NO_PROJECT: Final = ""
 _ABSENT: Final = object()
+_PLAIN: Final = frozenset(
+    {
+        kinds.TrueCheck,
+        kinds.FalseCheck,
+        kinds.AndCheck,
+        kinds.OrCheck,
+        kinds.NotCheck,
+        kinds.RuleCheck,
+        kinds.RoleCheck,
+        kinds.GenericCheck,
+    }
+)
+"""Checks that look at their target by the names they substitute, and no other way."""
 _SUBSTITUTED: Final = re.compile(r"%\(([^)]*)\)")
 
 
@@ -83,7 +96,8 @@ class Policy:
         self._rules: Any = parsed
         self._asker = SimpleNamespace(rules=parsed, negated=False)
         self._plain = merged["get_image"] == DEFAULTS["get_image"]
-        self._needs = {} if remote else {name: _attributes(rule, parsed) for name, rule in parsed.items()}
+        needs = {name: _attributes(rule, parsed) for name, rule in parsed.items()}
+        self._needs = {name: names for name, names in needs.items() if names is not None and not remote}
         self._remembered = lru_cache(maxsize=16384)(self._answer)
 
     # --- judging -----------------------------------------------------------------------
@@ -92,7 +106,7 @@ class Policy:
         """Whether the rule passes for the caller on a target; by default his own project."""
         wanted = target if target is not None else {"project_id": actor.project_id or _NO_PROJECT}
         names = self._needs.get(rule)
-        if names is None:
+        if names is None:  # an unknown rule, or one that may look at anything
             return self._judged(actor, rule, wanted)
         try:
             return self._remembered(actor, rule, tuple([wanted.get(name, _ABSENT) for name in names]))
@@ -172,7 +186,7 @@ def _examine(parsed: Any, written: Mapping[str, Any]) -> None:
     referred = {check.match for rule in parsed.values() for check in _checks(rule) if _refers(check)}
     for name, expression in written.items():
         checks = list(_checks(parsed[name]))
-        if sum(isinstance(check, FalseCheck) for check in checks) > str(expression).count("!"):
+        if sum(isinstance(check, kinds.FalseCheck) for check in checks) > str(expression).count("!"):
             raise ConfigError(f"policy rule {name}: '{expression}' cannot be understood")
         for check in checks:
             kind = getattr(check, "kind", None)
@@ -192,15 +206,27 @@ def _checks(check: Any) -> Iterator[Any]:
         yield from _checks(inner)
 
 
-def _attributes(rule: Any, parsed: Any, above: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Names of the attributes of its target that a rule looks at: all that its checks substitute."""
+def _attributes(rule: Any, parsed: Any, above: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """Names of the attributes of its target that a rule looks at: all that its checks substitute.
+
+    None where one of them is of a kind that others have added, for it may look at anything.
+    """
     found: dict[str, None] = {}
     for check in _checks(rule):
+        if type(check) not in _PLAIN:
+            return None
         match = getattr(check, "match", None)
         if isinstance(match, str):
             found.update(dict.fromkeys(_SUBSTITUTED.findall(match)))
-            if _refers(check) and match not in above and match in parsed:
-                found.update(dict.fromkeys(_attributes(parsed[match], parsed, (*above, match))))
+            if _refers(check) and match not in above:
+                try:
+                    referred = parsed[match]  # or the default rule in its place
+                except KeyError:
+                    continue
+                inner = _attributes(referred, parsed, (*above, match))
+                if inner is None:
+                    return None
+                found.update(dict.fromkeys(inner))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_policy import _checks
 
 from handlers.policy import Policy
 from handlers.policy_defaults import DEFAULTS
@@ -243,3 +244,20 @@ def test_answers_are_remembered_for_what_a_rule_looks_at(monkeypatch: pytest.Mon
     assert asked == 5
     policy.replace({"x": "!"})
     assert not policy.allowed(ALICE, "x", plain)
+
+
+def test_checks_that_others_have_added_are_asked_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may look at anything, directly or through another rule."""
+
+    class Small(_checks.Check):
+        def __call__(self, target: Any, creds: Any, enforcer: Any, current_rule: str | None = None) -> bool:
+            return bool(target["size"] < int(self.match))
+
+    monkeypatch.setitem(_checks.registered_checks, "small", Small)
+    policy = Policy({"x": "rule:y and role:member", "y": "small:10"})
+    assert [policy.allowed(ALICE, "x", {"size": size}) for size in (1, 20, 2)] == [True, False, True]
+
+
+def test_rules_that_are_missing_look_at_what_the_default_rule_does() -> None:
+    policy = Policy({"x": "rule:absent", "fallback": "project_id:%(owner)s"}, "fallback")
+    assert [policy.allowed(ALICE, "x", {"owner": owner}) for owner in ("pA", "pB", "pA")] == [True, False, True]
