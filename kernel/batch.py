@@ -29,7 +29,20 @@ APPEND: Final = f"SELECT * FROM append({', '.join(f'${number}' for number in ran
 class Parts:
     """The encoded pieces of a request."""
 
-    __slots__ = ("datas", "image", "members", "metas", "park", "request", "rows", "size", "take", "tasks", "types")
+    __slots__ = (
+        "datas",
+        "image",
+        "members",
+        "metas",
+        "park",
+        "request",
+        "rows",
+        "size",
+        "state",
+        "take",
+        "tasks",
+        "types",
+    )
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -38,13 +51,12 @@ class Parts:
         self.datas = [encode(item.event) for item in request.events]
         self.metas = [_meta(item, name) for item, name in zip(request.events, self.types, strict=True)]
         self.image = encode(rows.image) if rows.image is not None else None
+        self.state = bytes(rows.state.state) if rows.state is not None else b""
         self.tasks = [encode(row) for row in rows.tasks]
         self.members = [encode(row) for row in rows.members]
         self.take = encode(rows.take) if rows.take is not None else None
         self.park = rows.park if rows.park is not None else _AT_ONCE if rows.release else None
-        self.size = sum(map(len, (*self.datas, *self.metas, *self.tasks, *self.members)))
-        if self.image is not None and rows.state is not None:
-            self.size += len(self.image) + len(bytes(rows.state.state))
+        self.size = sum(map(len, (*self.datas, *self.metas, *self.tasks, *self.members, self.state, self.image or b"")))
 
 
 def _meta(item: Pending, name: str) -> bytes:
@@ -74,7 +86,7 @@ def arguments(batch: Sequence[Parts], channel: str) -> list[Any]:
         datas += parts.datas
         metas += parts.metas
         if parts.image is not None and rows.state is not None:
-            images.append((number, parts.image, rows.state.version, rows.state.fold, bytes(rows.state.state)))
+            images.append((number, parts.image, rows.state.version, rows.state.fold, parts.state))
         tasks += [(number, row) for row in parts.tasks]
         members += [(number, row) for row in parts.members]
         charges += [(number, *charge) for charge in rows.charges]

@@ -223,11 +223,9 @@ class Commands:
         except WrongExpectedVersion:
             return None
         except LeaseHeld:
-            if (await self._load(order.stream, patient)).epoch == loaded.epoch:
+            if order.yielding or (await self._load(order.stream, patient)).epoch == loaded.epoch:
                 raise
-            if order.yielding:
-                raise  # a clean-up gives way to whoever has seen the image since
-            return None
+            return None  # somebody took it since we looked: only a clean-up gives way to whoever has seen it
         mark_events("after", kinds)
         lease = self._leases.hold(order.stream, loaded.epoch + 1) if order.take else order.lease
         if lease is not None and (order.release or order.park is not None):
