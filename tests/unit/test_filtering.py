@@ -196,3 +196,16 @@ def test_a_refusal_shows_no_password() -> None:
         with pytest.raises(Invalid) as refused:
             judge(parse(uri), FilterConfig())
         assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("a", "?", "?sig", "sig", "&token", "http://", "http://a:b/", "@://a:b:", "://a:b/@", "a@", "1", "@"),
+        *("?sig=x?", "http://a:b@c/?sig=d&", "://"),
+    ],
+)
+@pytest.mark.parametrize("start", ["", "http://", "http://u:", "?"])
+def test_masking_takes_no_longer_than_the_text(start: str, piece: str) -> None:
+    """Once more than a few passes over it, this would not end within the life of the machine."""
+    assert mask_url(start + piece * (1 << 16))
