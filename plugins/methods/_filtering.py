@@ -33,6 +33,10 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _NAME: Final = re.compile(r"[a-z0-9_.-]+")
 _NUMERIC: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?", re.IGNORECASE)
 _DOTTED: Final = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
+_LONGEST: Final = 8192
+"""Characters of a URI: as many as web servers take in a request."""
+_LONGEST_HOST: Final = 253
+"""Characters of a host, by the rules of the DNS."""
 _PATIENCE: Final = 10.0
 """Seconds for which a name may take to resolve."""
 
@@ -102,7 +106,7 @@ def parse(uri: str) -> Target:
     What is asked for later is put together anew from the parts that were judged, so
     that no other parser can find another host in it.
     """
-    if _ODD.search(uri):
+    if len(uri) > _LONGEST or _ODD.search(uri):
         raise refusal(uri)
     try:
         parts = urlsplit(uri)
@@ -135,6 +139,8 @@ def parse(uri: str) -> Target:
 
 def canonical_host(host: str, bracketed: bool = False) -> str | None:
     """One spelling for every host; None for spellings that hide an address."""
+    if len(host) > _LONGEST_HOST + 1:  # a dot at the end does not count
+        return None
     text = host.lower()
     if bracketed or ":" in text:
         try:

@@ -101,6 +101,14 @@ def test_one_spelling_for_every_host(host: str, canonical: str) -> None:
     assert canonical_host(host) == canonical
 
 
+def test_what_is_too_long_is_refused_before_it_is_looked_at() -> None:
+    """To bring a megabyte of another script into the spelling of the DNS takes seconds."""
+    assert canonical_host("é" * 10_000_000) is None
+    assert canonical_host(f"{'a.' * 126}a.") == f"{'a.' * 126}a"
+    assert passes(f"http://h/{'x' * 8183}")
+    assert not passes(f"http://h/{'x' * 8184}")
+
+
 @pytest.mark.parametrize("port", ["0", "00", "65536", "99999", "abc", "-1", "8 0", "٣", "1e3", "+80"])
 def test_what_is_no_port_is_refused(port: str) -> None:
     assert not passes(f"http://h:{port}/x", **OPEN)
