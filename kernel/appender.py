@@ -25,7 +25,7 @@ from msgspec.json import decode as decode_json
 
 from kernel.batch import APPEND, Parts, arguments
 from kernel.database import LOST, connect, let_go
-from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, WrongExpectedVersion
+from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, Unrecordable, WrongExpectedVersion
 from kernel.log import Committed, Receipt, Request
 from kernel.recorded import Recorded
 
@@ -57,7 +57,10 @@ class _Waiting:
         self.request = request
         self.patient = patient
         self.future = future
-        self.parts = Parts(request)
+        try:
+            self.parts = Parts(request)
+        except ValueError as error:  # half of a surrogate pair
+            raise Unrecordable from error
         charges = request.rows.charges if request.rows is not None else ()
         self.limited = frozenset((owner, name) for owner, name, _, limit in charges if limit is not None)
 
@@ -201,7 +204,7 @@ class Appender:
                 await self._deliver([waiting])
         elif not batch[0].future.done():
             log.error("append_refused", error=repr(error))
-            batch[0].future.set_exception(error)
+            batch[0].future.set_exception(_unrecordable(error))
 
     async def _call(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
         if self._connection is None or self._connection.is_closed():
@@ -276,6 +279,15 @@ def _fail(requests: Sequence[_Waiting], error: Exception) -> None:
     for waiting in requests:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+
+
+def _unrecordable(error: Exception) -> Exception:
+    """The same, as an error of ours when it is what was to be recorded that is at fault."""
+    if not isinstance(error, (asyncpg.DataError, ValueError, OverflowError)):
+        return error
+    refused = Unrecordable()
+    refused.__cause__ = error
+    return refused
 
 
 def _recorded(request: Request, version: int, first_position: int) -> list[Recorded]:

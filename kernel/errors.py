@@ -23,6 +23,10 @@ class Invalid(EntrepotError):
     """The request is malformed."""
 
 
+class Unrecordable(Invalid):
+    """It holds characters or numbers that cannot be recorded."""
+
+
 class NotFound(EntrepotError):
     """There is no such thing, or none that the caller may know of."""
 

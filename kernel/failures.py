@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from kernel import errors
@@ -33,8 +34,16 @@ def kind_of(error: BaseException) -> str:
             return "internal"
 
 
+_LONGEST: Final = 1000
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
 def reason_of(error: BaseException) -> str:
-    """One sentence for the task's message: our own errors speak for themselves, others keep their details."""
-    if isinstance(error, errors.EntrepotError):
-        return str(error)
-    return f"an unexpected error ({type(error).__name__})"
+    """One sentence for the task's message: our own errors speak for themselves, others keep their details.
+
+    Some repeat what a stranger sent, which may be long or hold what no log can keep.
+    """
+    if not isinstance(error, errors.EntrepotError):
+        return f"an unexpected error ({type(error).__name__})"
+    said = _CONTROL.sub("\ufffd", str(error))
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"

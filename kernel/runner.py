@@ -31,6 +31,7 @@ from kernel.errors import (
     StoreError,
     UnacceptableData,
     Unavailable,
+    Unrecordable,
 )
 from kernel.events import Blob, Location
 from kernel.failures import kind_of, reason_of
@@ -150,7 +151,7 @@ class Runner:
                     outcomes = await self._perform(work, image, job)
                 except _TurnedRound:
                     outcomes = ()
-                image = await self._record(outcomes)
+                image = await self._recorded(work, outcomes)
         except (_Superseded, Fenced, NotFound) as reason:
             log.info("import_left", image_id=self._image.id, task=self._task_id, reason=str(reason))
         finally:
@@ -161,6 +162,19 @@ class Runner:
         return self._image.job is not None and self._image.job.take_overs > 0
 
     # --- recording -------------------------------------------------------------------
+
+    async def _recorded(self, work: Work, outcomes: Sequence[c.Command]) -> Image:
+        """The state after these outcomes, or after the failure of a step whose outcome nobody can write down."""
+        try:
+            return await self._record(outcomes)
+        except Unrecordable as error:
+            if work.kind in ("clear", "undo"):
+                raise
+            log.warning("outcome_unrecordable", image_id=self._image.id, step=work.subject or work.kind)
+            await self._stop_writes()
+            reason, kind = reason_of(error), kind_of(error)
+            step = work.subject if work.kind == "step" and work.subject else work.kind
+            return await self._record((c.FailStep(task_id=self._task_id, step=step, reason=reason, kind=kind),))
 
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
         last = any(isinstance(command, c.ClearStaging | c.RecordHash | c.FinishUndo) for command in outcomes)
@@ -221,7 +235,7 @@ class Runner:
         try:
             verdict = judge(image.disk_format, image.container_format, data.size, data.facts, self._site.rules)
         except UnacceptableData as error:
-            return c.FailStep(task_id=self._task_id, step="inspect", reason=str(error), inspection=True)
+            return c.FailStep(task_id=self._task_id, step="inspect", reason=reason_of(error), inspection=True)
         except Exception as error:
             log.exception("step_crashed", image_id=image.id, step="inspect")
             return c.FailStep(task_id=self._task_id, step="inspect", reason=reason_of(error), inspection=True)

@@ -111,10 +111,9 @@ async def run_step(
         if kept:
             mark("step done")
         return completed
-    except EntrepotError as error:
-        raise PluginFailed(name, str(error)) from error
     except Exception as error:
-        log.exception("step_crashed", image_id=image.id, step=name)
+        if not isinstance(error, EntrepotError):
+            log.exception("step_crashed", image_id=image.id, step=name)
         raise PluginFailed(name, reason_of(error)) from error
     finally:
         await desk.clear(all_of_it=not kept)

@@ -268,6 +268,7 @@ async def test_a_redirect_to_where_one_may_go_has_no_token(postgres: Server, o: 
 
 # --- hostile regions ---------------------------------------------------------------------
 
+GOOD = {"status": "active", "disk_format": "raw", "container_format": "bare", "size": 1024}
 DOCUMENTS: dict[str, Any] = {
     "no JSON": b"<html>",
     "no object": [],
@@ -275,6 +276,9 @@ DOCUMENTS: dict[str, Any] = {
     "no formats": {"status": "active"},
     "formats that are none": {"status": "active", "disk_format": 5, "container_format": ["bare"]},
     "too long": b'{"status": "active", "x": "' + b"x" * (9 << 20),
+    "a property that cannot be recorded": {**GOOD, "hw_x": "a\0b"},
+    "a name that cannot be recorded": {**GOOD, "hw_\0": "x"},
+    "a format that cannot be recorded": {**GOOD, "disk_format": "ra\0w"},
 }
 
 
