@@ -24,6 +24,8 @@ from plugins.methods._filtering import SCHEMES, FilterConfig, Target, judge, par
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_NO_TEXT: Final = re.compile("[\udc80-\udcff]")
+"""Bytes of a header that are no UTF-8, as aiohttp hands them over."""
 _BUFFER: Final = 1 << 20
 """Bytes that may wait unread."""
 
@@ -111,6 +113,7 @@ def _basic(target: Target) -> dict[str, str]:
 
 
 def _next(target: Target, location: str) -> Target:
+    location = _NO_TEXT.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", location)
     try:
         following = parse(urljoin(target.uri, location))
     except ValueError:
@@ -177,7 +180,7 @@ def _validator(response: aiohttp.ClientResponse) -> str | None:
     """What can be asked for again: a strong ETag, unless the server says that it serves no parts."""
     tag = response.headers.get("ETag", "")
     refuses = response.status != 206 and response.headers.get("Accept-Ranges", "").strip().lower() == "none"
-    return tag if tag.startswith('"') and not refuses else None
+    return tag if tag.startswith('"') and tag.isascii() and not refuses else None
 
 
 async def _nothing() -> AsyncIterator[bytes]:

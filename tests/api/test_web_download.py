@@ -334,6 +334,34 @@ async def test_redirects_to_where_nobody_may_go(guarded: Site, o: Origin, there:
     assert "secret" not in message
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (b"http://h\xff\xfe.example/", "does not pass filtering"),
+        (b"http://us\xff:s3cr3t\xfe@127.0.0.2:PORT/\xff", "does not pass filtering"),
+        (b"/caf\xe9\xff?\xfe", "answered 404"),
+    ],
+)
+async def test_redirects_in_no_known_script(guarded: Site, o: Origin, there: bytes, said: str) -> None:
+    """Bytes that are no text can be asked for, and told of; the import comes to its end."""
+    location = there.replace(b"PORT", str(o.port).encode())
+    o.answers["/away"] = verbatim(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
+    message = await failed(guarded, await fetched(guarded, o.url("/away")))
+    assert said in message
+    assert "s3cr3t" not in message
+
+
+async def test_a_redirect_to_bytes_that_are_no_text(guarded: Site, o: Origin) -> None:
+    o.answers["/away"] = verbatim(b"HTTP/1.1 302 Found\r\nLocation: /caf\xe9\r\nContent-Length: 0\r\n\r\n")
+    o.answers["/caf%E9"] = whole(RAW1K)
+    assert (await fetched(guarded, o.url("/away")))["status"] == "active"
+
+
+async def test_an_etag_that_is_no_text(many: Site, o: Origin) -> None:
+    o.answers["/odd-tag"] = verbatim(b'HTTP/1.1 200 OK\r\nETag: "\xff\xfe"\r\nContent-Length: 1024\r\n\r\n' + RAW1K)
+    assert (await fetched(many, o.url("/odd-tag")))["status"] == "active"
+
+
 async def test_the_certificate_is_verified(many: Site, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*self_signed(tmp_path))
