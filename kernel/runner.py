@@ -29,6 +29,7 @@ from kernel.errors import (
     NotFound,
     OverQuota,
     StoreError,
+    StoreUnavailable,
     UnacceptableData,
     Unavailable,
     Unrecordable,
@@ -44,7 +45,7 @@ from kernel.purge import Purger
 from kernel.registering import Registrar
 from kernel.signing import signature_of
 from kernel.site import Site
-from kernel.sources import CopySource, Source, StagedSource
+from kernel.sources import CopySource, NoCopy, Source, StagedSource
 from kernel.verdict import judge
 from kernel.watching import cancelled, watched
 from kernel.work import Work, outstanding
@@ -416,9 +417,15 @@ class Runner:
         for attempt in range(_SOURCE_TRIES):
             try:
                 return await self._writer.write(store, name, source)
+            except NoCopy as lost:
+                raise _SourceLost(lost) from None
             except StoreError as error:
-                if error.store == store or attempt == _SOURCE_TRIES - 1:
+                if error.store == store:
                     raise
+                if attempt == _SOURCE_TRIES - 1:
+                    raise _SourceLost(error) from error
+                if isinstance(error, StoreUnavailable):
+                    await asyncio.sleep(min(0.2 * 2**attempt, 2.0))
                 try:
                     await source.verify()
                 except EntrepotError as lost:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from kernel.errors import BlobMissing, Corrupt, EntrepotError, StoreError
+from kernel.errors import BlobMissing, Corrupt, EntrepotError, StoreError, StoreUnavailable
 from kernel.events import Blob, Digests, Identity, Location
 from kernel.extend import LocalFiles, Store
 from kernel.image import STAGING, Image
@@ -18,6 +19,13 @@ from kernel.streams import digest
 from kernel.watching import steady, timely
 
 log = structlog.get_logger(__name__)
+
+_TRIES: Final = 3
+"""How often a copy may break off before it is not used again."""
+
+
+class NoCopy(EntrepotError):
+    """No store has a readable copy of the image"""
 
 
 class Source(Protocol):
@@ -109,6 +117,7 @@ class CopySource:
         names = site.by_weight({location.store for location in image.locations})
         names.sort(key=lambda name: name != site.default)
         self._left = [location for name in names for location in image.locations if location.store == name]
+        self._broken_off = Counter[str]()
 
     @property
     def size(self) -> int:
@@ -136,7 +145,7 @@ class CopySource:
                 self._discard(location, error)
             else:
                 return
-        raise EntrepotError("No store has a readable copy of the image")
+        raise NoCopy
 
     async def open(self) -> AsyncIterator[bytes]:
         await self.verify()
@@ -150,7 +159,7 @@ class CopySource:
                 length += len(chunk)
                 yield chunk
         except StoreError as error:
-            self._discard(location, error)
+            self._pass_over(location, error)
             raise
         if length != self.size or (self._image.hash_value and hashed.hexdigest() != self._image.hash_value):
             differs = Corrupt(location.store, "the copy differs from the image's recorded size or hash")
@@ -162,6 +171,15 @@ class CopySource:
         if store is None:
             raise StoreError(location.store, "is not configured any more")
         return store
+
+    def _pass_over(self, location: Location, error: StoreError) -> None:
+        """What merely broke off is left for last, and read again if nothing else can be."""
+        self._broken_off[location.url] += 1
+        if isinstance(error, StoreUnavailable) and self._broken_off[location.url] < _TRIES:
+            log.info("copy_broke_off", image_id=self._image.id, store=location.store, reason=str(error))
+            self._left = [*(other for other in self._left if other != location), location]
+        else:
+            self._discard(location, error)
 
     def _discard(self, location: Location, error: EntrepotError) -> None:
         log.warning("copy_unreadable", image_id=self._image.id, store=location.store, reason=str(error))

@@ -39,9 +39,9 @@ class Writer:
                 mark("storing begins")
                 stored = await self._put(store, store_name, name, source)
                 mark("stored")
-            except StoreUnavailable:
-                if attempt == _TRIES:
-                    raise
+            except StoreUnavailable as error:
+                if attempt == _TRIES or error.store != store_name:
+                    raise  # where the bytes come from is for somebody else to see to
                 await asyncio.sleep(pause)
                 pause *= 4
                 with contextlib.suppress(EntrepotError):

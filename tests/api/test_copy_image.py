@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kernel import errors
 from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.formats import RAW1K
 from tests.support.notes import ERR, of_image, of_job, prepare, upload
@@ -272,3 +273,59 @@ async def test_copies_are_written_one_after_another(postgres: Server) -> None:
             ("prepare", "active", "reliable"),
             ("upload", "active", "reliable"),
         ]
+
+
+@pytest.mark.parametrize("must_succeed", [True, False])
+@pytest.mark.parametrize("kind", [errors.StoreUnavailable, errors.StoreError, errors.StoreDenied, errors.BlobMissing])
+async def test_row_CA_the_source_breaks_off(faulty: Site, kind: type[errors.StoreError], must_succeed: bool) -> None:
+    """It is the source that failed, not the store that was to be written."""
+    image = await active(faulty)
+    hooks(faulty, "fast").break_reads(kind("fast", "went away"), after=500)
+    shown = await copied(faulty, image, stores=["cheap", "reliable"], all_stores_must_succeed=must_succeed)
+    hooks(faulty, "fast").break_reads(None)
+    assert (shown["status"], shown["stores"], *lists(shown)) == ("active", "fast", "", "cheap,reliable")
+    task = (await faulty.tasks(image))[-1]
+    assert (task["status"], task["message"]) == ("failure", "No store has a readable copy of the image")
+    assert ERR not in told(faulty, image)
+    for store in ("cheap", "reliable", "staging"):
+        assert not objects(faulty, store, image)
+
+
+@pytest.mark.parametrize("kind", [errors.StoreUnavailable, errors.StoreError])
+async def test_the_next_copy_is_read_when_one_breaks_off(faulty: Site, kind: type[errors.StoreError]) -> None:
+    image = await active(faulty, "fast", "cheap")
+    hooks(faulty, "fast").break_reads(kind("fast", "went away"), after=500)
+    shown = await copied(faulty, image, stores=["reliable"])
+    hooks(faulty, "fast").break_reads(None)
+    assert (shown["stores"], *lists(shown)) == ("cheap,fast,reliable", "", "")
+
+
+async def test_the_only_copy_may_break_off_for_once(faulty: Site) -> None:
+    image = await active(faulty)
+    hooks(faulty, "fast").break_reads(errors.StoreUnavailable("fast", "went away"), after=500, times=2)
+    shown = await copied(faulty, image, stores=["cheap", "reliable"])
+    assert (shown["stores"], *lists(shown)) == ("cheap,fast,reliable", "", "")
+    assert objects(faulty, "cheap", image) == objects(faulty, "reliable", image) == [RAW1K]
+
+
+@pytest.mark.parametrize("must_succeed", [True, False])
+async def test_the_only_copy_is_lost_between_two_stores(faulty: Site, must_succeed: bool) -> None:
+    """Row CA, or CF: what is stored by then stays where one store is enough."""
+    image = await active(faulty)
+    fast = hooks(faulty, "fast")
+    async with blocked(faulty, "reliable") as reliable:
+        assert await ask(faulty, image, stores=["cheap", "reliable"], all_stores_must_succeed=must_succeed) == 202
+        async with asyncio.timeout(10):
+            await reliable.blocked.wait()
+        for name in [name for name in fast.blobs if name.startswith(image)]:
+            del fast.blobs[name]
+    shown = await faulty.ended(image)
+    await faulty.settled()
+    assert not objects(faulty, "reliable", image)
+    task = (await faulty.tasks(image))[-1]
+    if must_succeed:
+        assert (shown["stores"], *lists(shown), task["status"]) == ("fast", "", "cheap,reliable", "failure")
+        assert "readable" in task["message"]
+        assert not objects(faulty, "cheap", image)
+    else:
+        assert (shown["stores"], *lists(shown), task["status"]) == ("cheap,fast", "", "reliable", "success")

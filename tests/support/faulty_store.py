@@ -15,6 +15,7 @@ class FaultyStore(MemoryStore):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._unreadable: tuple[int, Exception] | None = None
+        self._times: int | None = None
         self._undeletable: Exception | None = None
         self.deletions = 0
         """How often somebody tried to delete something."""
@@ -23,9 +24,10 @@ class FaultyStore(MemoryStore):
     async def connect(cls, config: NoConfig, site: StoreSite) -> MemoryStore:
         return STORES.setdefault((site.deployment, site.name), cls(site.name))
 
-    def break_reads(self, error: Exception | None, after: int = 0) -> None:
-        """From now on reads raise `error` once `after` bytes have gone out; None heals the store."""
+    def break_reads(self, error: Exception | None, after: int = 0, times: int | None = None) -> None:
+        """From now on reads, or so many, raise `error` once `after` bytes have gone out; None heals the store."""
         self._unreadable = (after, error) if error is not None else None
+        self._times = times
 
     def break_deletes(self, error: Exception | None) -> None:
         """From now on nothing can be deleted."""
@@ -38,6 +40,9 @@ class FaultyStore(MemoryStore):
                 after, error = self._unreadable
                 if gone_out + len(piece) > after:
                     yield piece[: after - gone_out]
+                    self._times = None if self._times is None else self._times - 1
+                    if self._times == 0:
+                        self._unreadable = None
                     raise error
             gone_out += len(piece)
             yield piece
