@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,7 +16,7 @@ from kernel.events import Blob, Digests, Identity, Location
 from kernel.extend import LocalFiles, Store
 from kernel.image import STAGING, Image
 from kernel.site import Site
-from kernel.streams import digest
+from kernel.streams import digest, shown
 from kernel.watching import steady, timely
 
 log = structlog.get_logger(__name__)
@@ -153,11 +154,11 @@ class CopySource:
         hashed = hashlib.new(self._image.hash_algo or "sha512", usedforsecurity=False)
         length = 0
         try:
-            chunks = self._store(location).read(location.url)
-            async for chunk in steady(chunks, self._site.patience, location.store):
-                hashed.update(chunk)
-                length += len(chunk)
-                yield chunk
+            read = steady(self._store(location).read(location.url), self._site.patience, location.store)
+            async with aclosing(shown(read, hashed.update)) as chunks:
+                async for chunk in chunks:
+                    length += len(chunk)
+                    yield chunk
         except StoreError as error:
             self._pass_over(location, error)
             raise

@@ -125,6 +125,18 @@ class _Lane:
             return None
 
 
+async def shown(chunks: AsyncIterator[bytes], eat: Callable[[bytes], None]) -> AsyncGenerator[bytes, None]:
+    """The same chunks, each of them shown to somebody in a thread, who has seen all once the last is asked for."""
+    lane = _Lane(eat)
+    try:
+        async for chunk in chunks:
+            await lane.take(chunk)
+            yield chunk
+        await lane.finish()
+    finally:
+        await lane.stop()
+
+
 class Intake:
     """Bytes on their way in.  Iterate once, to the end; then ask for size, digests and facts.
 

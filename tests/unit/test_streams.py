@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from kernel.errors import Invalid, TooLarge
-from kernel.streams import CHUNK, Intake, digest, rechunk
+from kernel.streams import CHUNK, Intake, digest, rechunk, shown
 
 DATA = bytes(range(256)) * 40_000
 """Not quite ten chunks."""
@@ -42,6 +42,19 @@ async def test_small_parts_are_put_together_and_large_ones_left_alone() -> None:
     assert piece == large
     pieces = [len(piece) async for piece in rechunk(parts((CHUNK // 4,) * 6, large))]
     assert (pieces[0], sum(pieces)) == (CHUNK, len(large))
+
+
+async def test_whoever_is_shown_the_data_sees_all_of_it_in_a_thread() -> None:
+    seen, threads = hashlib.sha512(), set()
+
+    def eat(chunk: bytes) -> None:
+        threads.add(threading.current_thread())
+        seen.update(chunk)
+
+    passed = b"".join([chunk async for chunk in shown(parts((1, CHUNK, 0, 7)), eat)])
+    assert passed == DATA
+    assert seen.digest() == hashlib.sha512(DATA).digest()
+    assert threading.current_thread() not in threads
 
 
 async def test_whoever_falls_behind_holds_the_source_up() -> None:
