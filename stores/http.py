@@ -19,6 +19,7 @@ from yarl import URL
 
 from kernel import errors
 from kernel.extend import Leftover, Stored, StoreDriver, StoreSite
+from kernel.names import addresses
 from kernel.networks import OFF_LIMITS, NetworkList, inside
 from kernel.options import HostList
 
@@ -57,16 +58,25 @@ class _Guard(AbstractResolver):
     def __init__(self, config: HttpConfig) -> None:
         self._networks = config.disallowed_networks
         self._exempt = frozenset(_bare(host) for host in config.exempt_hosts)
-        self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        passed = [item for item in found if self.admits(host, item["host"])]
-        if found and not passed:
+        found = await addresses(host, port, family)
+        passed = [str(address) for address in found if self.admits(host, str(address))]
+        if not passed:
             raise OffLimits(host)
-        return passed
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in passed
+        ]
 
     def admits(self, host: str, address: str) -> bool:
         """Whether a connection may be made to an address for the sake of a host; a name is no address."""
@@ -78,7 +88,7 @@ class _Guard(AbstractResolver):
             return True
 
     async def close(self) -> None:
-        await self._inner.close()
+        return None
 
 
 class HttpStore:

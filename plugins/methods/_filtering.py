@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kernel.errors import Invalid
 from kernel.masking import mask_url
+from kernel.names import addresses
 from kernel.networks import OFF_LIMITS, Address, NetworkList, forms, inside
 from kernel.options import HostList, IniList, PortList
 
@@ -199,13 +199,11 @@ async def look_up(target: Target) -> list[Address]:
         return [ipaddress.ip_address(target.host)]
     except ValueError:
         pass
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_PATIENCE):
-            rows = await loop.getaddrinfo(target.host, target.origin[2], type=socket.SOCK_STREAM)
+            return await addresses(target.host, target.origin[2])
     except (OSError, TimeoutError, UnicodeError):
         raise refusal(target.uri) from None
-    return list(dict.fromkeys(ipaddress.ip_address(str(row[4][0]).partition("%")[0]) for row in rows))
 
 
 async def admit(uri: str, config: FilterConfig) -> Target:
