@@ -23,6 +23,8 @@ from kernel.networks import Address
 from plugins.methods._filtering import SCHEMES, FilterConfig, Target, judge, parse, refusal, resolve
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_BUSY: Final = frozenset({429, 500, 502, 503, 504})
+"""Answers that do not mean no to somebody who was being served a moment ago."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _NO_TEXT: Final = re.compile("[\udc80-\udcff]")
 """Bytes of a header that are no UTF-8, as aiohttp hands them over."""
@@ -76,7 +78,8 @@ class _Pinned(AbstractResolver):
 async def fetch(source: Source, offset: int = 0, validator: str | None = None) -> Opened:
     """Open a URI, from `offset` if the source still is the version that `validator` names.
 
-    `Invalid` when a hop is refused, `SourceFailed` when the answer is no success, `Interrupted` when the line breaks.
+    `Invalid` when a hop is refused, `SourceFailed` when the answer is no success, `Interrupted` when the line breaks,
+    or when who has sent a part already is too busy for the rest.
     """
     target = parse(source.uri)
     first, at_home = target.origin, True
@@ -160,7 +163,8 @@ def _opened(
     if status == 416 and offset:  # there is nothing there any more: it has changed, whatever If-Range made of it
         return Opened(chunks=_nothing(), close=close)
     if not 200 <= status < 300:
-        raise SourceFailed(f"The image could not be fetched: {mask_url(target.uri)} answered {status}")
+        failure = Interrupted if offset and status in _BUSY else SourceFailed
+        raise failure(f"The image could not be fetched: {mask_url(target.uri)} answered {status}")
     begins, total = 0, response.content_length
     if status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))

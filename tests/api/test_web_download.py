@@ -602,3 +602,37 @@ async def test_deleting_the_image_stops_its_download(many: Site, o: Origin) -> N
     assert (await many.call("DELETE", f"/images/{image}")).status == 204
     await many.settled()
     await many.until(lambda: not objects(many, "staging", image), 20)
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+async def test_a_source_that_is_busy_for_a_moment_in_the_middle(many: Site, o: Origin, code: int) -> None:
+    """What breaks a download off is often what stands in front of the source, which then says so once or twice."""
+    flaky = Flaky(o, 2 * MIB, cut=MIB)
+    refused = 0
+
+    async def answer(asked: Any, writer: Any) -> None:
+        nonlocal refused
+        if asked.begin is not None and refused < 2:
+            refused += 1
+            return await whole(b"busy", status=f"{code} Busy")(asked, writer)
+        return await flaky(asked, writer)
+
+    o.answers["/busy"] = answer
+    shown = await fetched(many, o.url("/busy"))
+    assert (shown["status"], shown["os_hash_value"], refused) == ("active", digest_of(2 * MIB), 2)
+
+
+@pytest.mark.parametrize("code", [403, 404, 503])
+async def test_a_source_that_is_refused_in_the_middle(many: Site, o: Origin, code: int) -> None:
+    """No for good ends it at once, and so does a busy source that stays so; the message has the status."""
+    flaky = Flaky(o, 2 * MIB, cut=MIB)
+
+    async def answer(asked: Any, writer: Any) -> None:
+        if asked.begin is not None:
+            return await whole(b"no", status=f"{code} No")(asked, writer)
+        return await flaky(asked, writer)
+
+    o.asked.clear()
+    o.answers["/refused"] = answer
+    assert str(code) in await failed(many, await fetched(many, o.url("/refused")))
+    assert len(o.of("/refused")) == (5 if code == 503 else 2)
