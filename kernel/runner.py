@@ -253,6 +253,12 @@ class Runner:
         store = next((name for name in job.todo if name not in job.writing), None)
         if store is None:
             return None
+        most = self._site.settings.default.image_location_quota
+        if 0 <= most <= len(image.locations):
+            reason = f"The image is in {len(image.locations)} places, and may be in {most} (image_location_quota)"
+            return c.RecordStoreFailure(task_id=self._task_id, store=store, reason=reason, kind="forbidden")
+        if 0 <= most <= len(image.locations) + len(job.writing):
+            return None  # one that is being written may fail yet
         if self._limits:
             if not self._claimed or _began(self._image, job):
                 return None

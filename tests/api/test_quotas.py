@@ -15,7 +15,7 @@ from tests.support.fake_keystone import FakeKeystone, keystone
 from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.postgres import Server
 from tests.support.running import OCTETS, Site
-from tests.support.standing import Config, memory_stores, objects, one_store, passing, somebody, standing
+from tests.support.standing import Config, broken, memory_stores, objects, one_store, passing, somebody, standing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -354,6 +354,39 @@ async def test_an_import_that_exceeds_the_storage_quota_fails_at_the_store(postg
 
 
 # --- many at once ------------------------------------------------------------------------
+
+
+# --- image_location_quota ----------------------------------------------------------------
+
+
+async def staged(site: Site) -> str:
+    image = await site.image()
+    assert await site.stage(image, bytes(1024)) == 204
+    return image
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+async def test_a_store_beyond_the_location_quota_fails(postgres: Server, parallel: int) -> None:
+    """17.2: copies count like any location; where one fails another may take its place."""
+    config = memory_stores(DEFAULT="image_location_quota = 2", image_import_opts=f"max_parallel_stores = {parallel}")
+    wanted: dict[str, Any] = {"stores": ["fast", "cheap", "reliable"], "all_stores_must_succeed": False}
+    async with passing(postgres, config, also=(FAULTY,)) as site:
+        image = await staged(site)
+        assert await site.do_import(image, **wanted) == 202
+        shown = await site.ended(image)
+        assert (shown["status"], shown["stores"]) == ("active", "cheap,fast")
+        assert shown["os_glance_failed_import"] == "reliable"
+        assert not objects(site, "reliable", image)
+        strict = await staged(site)
+        assert await site.do_import(strict, stores=wanted["stores"]) == 202
+        shown = await site.ended(strict)
+        assert (shown["status"], shown["os_glance_failed_import"]) == ("queued", "reliable")
+        assert "image_location_quota" in (await site.tasks(strict))[-1]["message"]
+        with broken(site, "cheap"):
+            other = await staged(site)
+            assert await site.do_import(other, **wanted) == 202
+            shown = await site.ended(other)
+        assert (shown["stores"], shown["os_glance_failed_import"]) == ("fast,reliable", "cheap")
 
 
 async def test_many_at_once_never_exceed(world: World) -> None:
