@@ -58,6 +58,10 @@ class Acquirer:
         method = self._method(job)
         assert method.describe is not None
         found = await method.describe(await self._request(image, job))
+        for name, allowed in self._site.settings.image_format.allowed.items():
+            value = getattr(found, name)
+            if value is not None and value not in allowed:
+                raise Invalid(f"The {name} {value[:80]!r} of the remote image is not one of this site's")
         copied = e.MetadataCopied(
             disk_format=found.disk_format,
             container_format=found.container_format,

@@ -108,18 +108,20 @@ async def _describe(request: FetchRequest) -> Description:
     formats = document.get("disk_format"), document.get("container_format")
     if not all(isinstance(name, str) for name in formats):
         raise SourceFailed("The remote image has no formats")
+    size = document.get("size")
+    if type(size) is not int or size < 0:
+        raise SourceFailed("The remote image has no size")
     prefixes = tuple(request.settings.extra_properties)
     properties: dict[str, str | None] = {
         name: value
         for name, value in document.items()
         if name.startswith(prefixes) and not _is_ours(name) and isinstance(value, str)
     }
-    size = document.get("size")
     return Description(
         disk_format=formats[0],
         container_format=formats[1],
         properties=properties,
-        size=size if isinstance(size, int) and size >= 0 else None,
+        size=size,
     )
 
 
