@@ -108,12 +108,21 @@ class Fetch:
 
 
 async def _read(path: Path, length: int) -> AsyncIterator[bytes]:
-    """The first bytes of a local file, in threads."""
-    file = await asyncio.to_thread(path.open, "rb")
+    """The first bytes of a local file, in threads; `SourceChanged` when they cannot be had any more.
+
+    A predecessor that was only stopped cleans up when it wakes, which may be right now.
+    """
+    try:
+        file = await asyncio.to_thread(path.open, "rb")
+    except OSError:
+        raise SourceChanged from None
     try:
         left = length
         while left:
-            chunk = await asyncio.to_thread(file.read, min(CHUNK, left))
+            try:
+                chunk = await asyncio.to_thread(file.read, min(CHUNK, left))
+            except OSError:
+                raise SourceChanged from None
             if not chunk:
                 raise SourceChanged
             left -= len(chunk)
