@@ -32,8 +32,10 @@ OFF_LIMITS: Final[tuple[Network, ...]] = tuple(
 )
 """Loopback, link-local with the metadata address, unspecified and multicast; not private ones: mirrors live there."""
 
-_WRAPPERS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-"""IPv6 networks whose last four bytes are an IPv4 address: that of NAT64, and the old compatible one."""
+_WRAPPERS: Final = tuple(
+    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96")
+)
+"""IPv6 networks whose last four bytes are an IPv4 address: of NAT64, translated, and the old compatible one."""
 
 
 def _networks(value: object) -> object:
