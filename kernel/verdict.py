@@ -13,6 +13,9 @@ from kernel.events import Facts, Format
 _WITH_HEADER = frozenset({"qcow2", "vhd", "vhdx", "vmdk", "vdi", "iso"})
 _WITHOUT_INSPECTOR = frozenset({"ami", "ari", "aki", "ploop"})
 
+_LARGEST = (1 << 63) - 1
+"""Bytes of the largest disk that anybody can address, and that can be recorded; headers may say more."""
+
 
 class Rules(Struct, frozen=True):
     """The site's strictness."""
@@ -85,6 +88,8 @@ def the_format(facts: Facts, rules: Rules) -> Format:
 
 
 def _must_be_safe(found: Format, rules: Rules) -> None:
+    if (found.virtual_size or 0) > _LARGEST:
+        raise UnacceptableData(f"{found.name} data claims a virtual size of {found.virtual_size} bytes")
     unsafe = {check: why for check, why in found.unsafe.items() if check not in rules.nonfatal}
     if found.name == "vmdk" and found.variant not in rules.vmdk_types:
         unsafe["subformat"] = f"create-type {found.variant or 'missing'} is not allowed"

@@ -76,6 +76,14 @@ async def failed_cleanly(site: Site, image: str) -> str:
     return str(task["message"])
 
 
+async def test_a_disk_that_claims_to_be_larger_than_any(four: Site) -> None:
+    """Whoever writes the header says how large; what no column holds is refused like other nonsense."""
+    data = QCOW[:24] + b"\xff" * 8 + QCOW[32:]
+    image = await imported(four, data, disk_format="qcow2")
+    assert "virtual size of 18446744073709551615 bytes" in await failed_cleanly(four, image)
+    assert await four.upload(image, data) == 415
+
+
 # --- success -----------------------------------------------------------------------------
 
 

@@ -180,3 +180,11 @@ def test_a_tolerated_check_does_not_fail_and_others_still_do() -> None:
     tolerant = Rules(nonfatal=frozenset({"mbr"}))
     assert verdict("raw", found("gpt", unsafe={"mbr": "odd"}), rules=tolerant) == Verdict(("gpt",), SIZE)
     refused("raw", found("gpt", unsafe={"mbr": "odd", "other": "bad"}), rules=tolerant, text="(other: bad)")
+
+
+@pytest.mark.parametrize("name", WITH_HEADER)
+def test_a_disk_larger_than_any_can_be_is_refused(name: str) -> None:
+    assert verdict(name, found(name, virtual_size=2**63 - 1)).virtual_size == 2**63 - 1
+    for size in (2**63, 2**64 - 1, 2**73):
+        for declared in (name, None):
+            refused(declared, found(name, virtual_size=size), text=f"virtual size of {size} bytes")
