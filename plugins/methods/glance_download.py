@@ -127,7 +127,7 @@ async def _describe(request: FetchRequest) -> Description:
 
 async def _document(request: FetchRequest) -> dict[str, Any]:
     opened = await fetch(_source(request, ""))
-    raw = b""
+    raw = bytearray()
     try:
         async for chunk in opened.chunks:
             raw += chunk
