@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from msgspec import structs
 
 from kernel import commands as c
 from kernel import events as e
+from kernel.charges import Limits
 from kernel.context import Context
 from kernel.errors import EntrepotError, Interrupted, Invalid, TooLarge
 from kernel.extend import FetchRequest, ImportMethod, LocalFiles
@@ -40,15 +42,17 @@ _ATTEMPTS: Final = 3
 _PAUSE: Final = 0.2
 """Seconds before the second attempt; more before the third."""
 
-Note = Callable[[c.Command], Awaitable[None]]
-"""Records something in the middle of a step."""
+Note = Callable[[c.Command, Limits], Awaitable[None]]
+"""Records something in the middle of a step, held to limits."""
 
 
 class Acquirer:
     """Brings an import's bytes into the form in which they will be stored."""
 
-    def __init__(self, site: Site, lease: Lease, context: Context, note: Note) -> None:
+    def __init__(self, site: Site, lease: Lease, context: Context, note: Note, limits: Limits) -> None:
+        """`limits`: what the data that is fetched is held to."""
         self._site = site
+        self._limits = limits
         self._note = note
         self._lease = lease
         self._context = context
@@ -104,15 +108,16 @@ class Acquirer:
             raise TooLarge(f"The source announces {fetch.total} bytes, the limit is {settings.image_size_cap}")
         name = blob_name(image.id, job.task_id, step, self._lease.epoch)
         started = e.FetchStarted(name=name, total=fetch.total, validator=fetch.validator, boot=boot_id())
-        if fetch.validator is not None:
-            await self._note(c.RecordFetchStart(task_id=job.task_id, started=started))
+        limits = self._held_to(fetch.total)
+        if fetch.validator is not None or limits:
+            await self._note(c.RecordFetchStart(task_id=job.task_id, started=started), limits)
         self._lease.report("fetching", 0, fetch.total)
         intake = Intake(
             fetch.chunks(),
             algorithm=settings.hashing_algorithm,
             cap=settings.image_size_cap,
             declared=fetch.total if job.expected_size is None else job.expected_size,
-            progress=lambda done: self._lease.report("fetching", done, fetch.total),
+            progress=lambda done: self._received(done, fetch.total),
         )
         stall = self._site.settings.import_worker.store_stall_timeout
         stored = await keep(self._site.staging, STAGING, name, aiter(intake), stall)
@@ -122,6 +127,19 @@ class Acquirer:
             raise Invalid("The source sent no data")
         identity = await timely(self._staging.identify(stored.url), self._site.patience, STAGING)
         return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
+
+    def _held_to(self, total: int | None) -> Limits:
+        """The limits as a source meets them that announces so many bytes."""
+        return (
+            {} if total is None else {key: structs.replace(limit, delta=total) for key, limit in self._limits.items()}
+        )
+
+    def _received(self, done: int, total: int | None) -> None:
+        """So many bytes are here: more than a limit has room for at all need not be waited for."""
+        self._lease.report("fetching", done, total)
+        for limit in self._limits.values():
+            if 0 <= limit.most < done // limit.unit:
+                raise TooLarge(f"The source sends more than the limit of {limit.most} that {limit.name} has")
 
     async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
         """What a killed process of this very system had fetched before.

@@ -82,6 +82,10 @@ class Quotas:
             return await self._limits(image.owner, {SIZE_TOTAL: {"delta": image.size or 0}})
         return await self._limits(image.owner, {STAGE_TOTAL: {"always": True}, COUNT_UPLOADING: {"always": True}})
 
+    async def fetch(self, owner: str | None) -> Limits:
+        """Data that a job fetches: all of it counts, for nobody said before how much there would be."""
+        return await self._limits(owner, {STAGE_TOTAL: {}})
+
     async def refuse_excess(self, owner: str | None, usage: Mapping[str, int]) -> None:
         """`OverQuota` when a project that asks for an import uses more space than it may already."""
         limits = await self._limits(owner, {SIZE_TOTAL: {}})

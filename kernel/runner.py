@@ -91,6 +91,8 @@ class Runner:
         self._purger = Purger(site)
         self._limits: Limits = {}
         """What a copy in a store is held to."""
+        self._fetching: Limits = {}
+        """What the data that it fetches is held to."""
         self._unaffordable: EntrepotError | None = None
         """Why a quota does not let the job start, or that nobody knows the quota."""
         self._full: dict[str, OverQuota] = {}
@@ -107,7 +109,7 @@ class Runner:
         self._newest = handled.newest
         self._writer = Writer(self._site, self._lease)
         self._registrar = Registrar(self._site, self._lease)
-        self._acquirer = Acquirer(self._site, self._lease, self._context, self._note)
+        self._acquirer = Acquirer(self._site, self._lease, self._context, self._note, self._fetching)
         return self._lease
 
     async def _allowance(self) -> Limits:
@@ -115,6 +117,7 @@ class Runner:
         image, quotas = self._image, self._site.quotas
         try:
             self._limits = await quotas.store(image.owner)
+            self._fetching = await quotas.fetch(image.owner) if image.job is not None and image.job.fetches else {}
             return await quotas.begin(image)
         except Unavailable as error:
             if image.job is not None and not image.job.started:
@@ -180,12 +183,13 @@ class Runner:
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
         last = any(isinstance(command, c.ClearStaging | c.RecordHash | c.FinishUndo) for command in outcomes)
         while True:
+            fetched = any(isinstance(command, c.RecordFetch) for command in outcomes)
             recording = self._commands.handle(
                 self._image.id,
                 *outcomes,
                 then=self._next_free,
                 context=self._context,
-                limits=self._limits,
+                limits={**self._limits, **self._fetching} if fetched else self._limits,
                 lease=self._lease,
                 release=last,
                 forget=last,
@@ -195,6 +199,9 @@ class Runner:
             try:
                 handled = await asyncio.shield(recording)
             except OverQuota as error:
+                if fetched and any(limit.name == error.resource for limit in self._fetching.values()):
+                    outcomes = (self._too_dear(error),)
+                    continue
                 if self._image.job is not None and self._image.job.registers:
                     outcomes, self._limits = (self._too_dear(error),), {}
                     continue
@@ -207,10 +214,16 @@ class Runner:
                 return self._image
             outcomes = ()  # under a limit one store begins at a time: each is told for itself whether there is room
 
-    async def _note(self, command: c.Command) -> None:
+    async def _note(self, command: c.Command, limits: Limits) -> None:
         """Record something in the middle of a step."""
         recording = self._commands.handle(
-            self._image.id, command, context=self._context, lease=self._lease, known=self._newest, patient=True
+            self._image.id,
+            command,
+            context=self._context,
+            lease=self._lease,
+            limits=limits,
+            known=self._newest,
+            patient=True,
         )
         self._newest = (await asyncio.shield(recording)).newest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from tests.support.fake_keystone import FakeKeystone, keystone
 from tests.support.faulty_store import EXTENSION as FAULTY
+from tests.support.origin import Answer, chunked, origin, until_close, whole
 from tests.support.postgres import Server
 from tests.support.running import OCTETS, Site
 from tests.support.standing import Config, broken, memory_stores, objects, one_store, passing, somebody, standing
@@ -74,7 +75,7 @@ def unified(
 async def world(postgres: Server) -> AsyncIterator[World]:
     async with keystone() as fake:
         fake.registered = dict.fromkeys(RESOURCES, -1)
-        config = unified(fake, import_filtering_opts="allowed_hosts = 127.0.0.1\nallowed_ports = 9")
+        config = unified(fake, import_filtering_opts="allowed_hosts = 127.0.0.1\nallowed_ports = []")
         async with standing(postgres, config, also=(FAULTY,)) as site:
             yield World(site, fake)
 
@@ -264,6 +265,40 @@ async def test_row_Q_a_download_that_may_not_begin(world: World, name: str) -> N
     shown, task = await ended(world, image, who)
     assert (shown["status"], shown["os_glance_failed_import"]) == ("queued", "fast")
     assert f"Resource image_{name} is over limit of 0" in task["message"]
+
+
+@pytest.mark.parametrize("answer", [whole, chunked, until_close])
+async def test_9_2_a_download_is_held_to_what_may_be_staged(world: World, answer: Callable[[bytes], Answer]) -> None:
+    """Counted as it arrives, announced or not; beside what is staged already."""
+    who = world.project(stage_total=3)
+    other, fits, image = [await world.image(who) for _ in range(3)]
+    assert await world.send(who, other, bytes(MIB), "stage") == 204
+    async with origin() as o:
+        o.answers |= {"/two": answer(bytes(2 * MIB)), "/three": answer(bytes(3 * MIB))}
+
+        async def download(image: str, path: str) -> None:
+            body = {"method": {"name": "web-download", "uri": o.url(path)}}
+            assert (await world.site.call("POST", f"/images/{image}/import", who, json=body)).status == 202
+
+        await download(image, "/three")
+        shown, task = await ended(world, image, who)
+        assert (shown["status"], shown["size"], shown["os_glance_failed_import"]) == ("queued", None, "fast")
+        assert "Resource image_stage_total is over limit of 3 due to current usage 1 and delta 3" in task["message"]
+        assert not objects(world.site, "os_glance_staging_store", image)
+        await download(fits, "/two")
+        assert (await ended(world, fits, who))[0]["status"] == "active"
+    assert await world.usage(who, "stage_total") == {"usage": 1, "limit": 3}
+
+
+async def test_9_2_a_download_without_end_is_stopped_at_the_limit(world: World) -> None:
+    who = world.project(stage_total=3)
+    image = await world.image(who)
+    async with origin() as o:
+        body = {"method": {"name": "web-download", "uri": o.url("/endless")}}
+        assert (await world.site.call("POST", f"/images/{image}/import", who, json=body)).status == 202
+        shown, task = await ended(world, image, who)
+    assert shown["status"] == "queued"
+    assert "image_stage_total" in task["message"]
 
 
 async def test_row_CA_a_copy_that_may_not_begin(world: World) -> None:
