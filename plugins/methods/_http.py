@@ -91,6 +91,7 @@ async def fetch(source: Source, offset: int = 0, validator: str | None = None) -
         if offset and validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
         session = await _session(source.config, target, trusted=source.trusted and at_home)
+        response = None
         try:
             response = await _get(session, target, headers, source.config)
             if response.status not in _REDIRECTS:
@@ -98,6 +99,8 @@ async def fetch(source: Source, offset: int = 0, validator: str | None = None) -
             location = response.headers.get("Location")
             response.close()
         except BaseException:
+            if response is not None:
+                response.close()
             await session.close()
             raise
         await session.close()

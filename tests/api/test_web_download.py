@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import ipaddress
 import ssl
@@ -286,6 +287,16 @@ GARBAGE = {
 async def test_answers_that_are_no_http(many: Site, o: Origin, name: str) -> None:
     o.answers["/garbage"] = verbatim(GARBAGE[name])
     await failed(many, await fetched(many, o.url("/garbage")))
+
+
+@pytest.mark.parametrize(
+    "head", [b"101 Elsewhere\r\nUpgrade: x\r\nConnection: upgrade", b"404 No\r\nContent-Length: 9999"]
+)
+async def test_a_refused_answer_lets_go_of_its_connection(many: Site, o: Origin, head: bytes) -> None:
+    """One that is left to the garbage collector is reported by it."""
+    o.answers["/unread"] = verbatim(b"HTTP/1.1 " + head + b"\r\n\r\nabc")
+    await failed(many, await fetched(many, o.url("/unread")))
+    gc.collect()
 
 
 async def test_more_than_announced_is_never_stored(many: Site, o: Origin) -> None:
