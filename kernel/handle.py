@@ -31,6 +31,9 @@ Guard = Callable[[Image], None]
 Then = Callable[[Image, int], Command | None]
 """What else to record along with what has just been decided: (state, epoch) -> command or None."""
 
+First = Callable[[Loaded], Sequence[Command]]
+"""What to record before anything else, given the state that it is decided on and what is known of its lease."""
+
 _MOST_TRIES: Final = 100
 
 
@@ -65,6 +68,7 @@ class _Order(Struct, frozen=True, kw_only=True):
     yielding: bool
     release: bool
     park: float | None
+    first: First | None
     then: Then | None
     secrets: tuple[Secret, ...]
     forget: bool
@@ -115,6 +119,7 @@ class Commands:
         yielding: bool = False,
         release: bool = False,
         park: float | None = None,
+        first: First | None = None,
         then: Then | None = None,
         known: Loaded | None = None,
         secrets: Sequence[Secret] = (),
@@ -129,6 +134,7 @@ class Commands:
         take: take the image's lease with the same append; `LeaseHeld` while somebody has it.
         yielding: take it for clean-up only, so that anybody with real work may have it.
         release, park: give the lease back, `park` not before so many seconds have passed.
+        first: asked, with the state that is decided on and its lease, for commands to decide before all others.
         then: asked, with the state and the epoch, for one more command after another until it has none.
         known: a state seen a moment ago, to spare reading it: what is decided on it is recorded only if it
             still is the newest, and whatever is refused on it is decided anew.
@@ -149,6 +155,7 @@ class Commands:
             yielding=yielding,
             release=release,
             park=park,
+            first=first,
             then=then,
             secrets=tuple(secrets),
             forget=forget,
@@ -187,7 +194,8 @@ class Commands:
         if order.guard is not None:
             order.guard(before)
         epoch = loaded.epoch + 1 if order.take else lease.epoch if lease else None
-        after, events, between = self._decide(order, before, epoch)
+        commands = (*order.first(loaded), *order.commands) if order.first is not None else order.commands
+        after, events, between = self._decide(order, commands, before, epoch)
         if not events and order.only_events:
             return None
         more: dict[str, Any] = {
@@ -248,7 +256,7 @@ class Commands:
         return await patiently(lambda: self._log.load(stream))
 
     def _decide(
-        self, order: _Order, before: Image, epoch: int | None
+        self, order: _Order, commands: Sequence[Command], before: Image, epoch: int | None
     ) -> tuple[Image, tuple[Pending, ...], Sequence[Image]]:
         """The state afterwards, the events, and the states in between in which a task had come to its end."""
         at = max(self._clock.now(), before.at)
@@ -256,7 +264,7 @@ class Commands:
         after = before
         recorded: list[Pending] = []
         between: list[Image] = []
-        queue = list(order.commands)
+        queue = list(commands)
         while command := queue.pop(0) if queue else (order.then(after, epoch or 0) if order.then else None):
             events = decide(command, after)
             batch = pending(events, order.context, at, worker=worker, epoch=epoch)

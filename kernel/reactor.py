@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -203,8 +204,8 @@ class Reactor:
         failed = c.FailTransfer(transfer=transfer.id, reason="The process that received the data is gone")
         await self._commands.handle(
             loaded.image.id,
-            self._take_over(loaded),
             failed,
+            first=self._take_over,
             context=service_context(),
             take=True,
             release=True,
@@ -221,12 +222,8 @@ class Reactor:
 
     async def _import(self, loaded: Loaded) -> None:
         image = loaded.image
-        job = image.job
-        assert job is not None
-        context = _context_of(image)
-        claim = (self._take_over(loaded),) if loaded.abandoned or job.started else ()
-        runner = Runner(self._site, self._commands, self._clock, loaded, context)
-        lease = await runner.claim(*claim)
+        runner = Runner(self._site, self._commands, self._clock, loaded, _context_of(image))
+        lease = await runner.claim(self._take_over)
         try:
             await runner.run()
         finally:
@@ -247,10 +244,10 @@ class Reactor:
         """Remove bytes nobody needs, under a lease that yields to any real work."""
         image = loaded.image
         context = service_context()
-        claim: list[c.Command] = [self._take_over(loaded)] if loaded.abandoned else []
-        if image.status == "pending_delete":
-            claim.append(c.ScrubImage(now=self._clock.now()))
-        handled = await self._commands.handle(image.id, *claim, context=context, take=True, yielding=True, known=loaded)
+        due = [c.ScrubImage(now=self._clock.now())] if image.status == "pending_delete" else []
+        handled = await self._commands.handle(
+            image.id, *due, first=self._take_over, context=context, take=True, yielding=True, known=loaded
+        )
         assert handled.lease is not None
         lease, image = handled.lease, handled.after
         done = False
@@ -278,11 +275,17 @@ class Reactor:
         except EntrepotError as error:
             log.info("lease_not_given_back", image_id=image.id, reason=str(error))
 
-    def _take_over(self, loaded: Loaded) -> c.Command:
-        """Whoever let the lease run out may only be stopped: look for what it leaves behind once more, later."""
-        if not loaded.abandoned:
-            return c.TakeOver()
-        return c.TakeOver(sweep_at=self._clock.now() + timedelta(seconds=2 * self._leases.ttl))
+    def _take_over(self, loaded: Loaded) -> Sequence[c.Command]:
+        """What to record first of work that others began, as the lease and the state are when it is claimed.
+
+        Whoever let the lease run out may only be stopped: look for what it leaves behind once more, later.
+        """
+        image = loaded.image
+        if loaded.abandoned:
+            return (c.TakeOver(sweep_at=self._clock.now() + timedelta(seconds=2 * self._leases.ttl)),)
+        if image.transfer is not None or (image.job is not None and image.job.started):
+            return (c.TakeOver(),)
+        return ()
 
 
 def back_off(waiting: float) -> float:

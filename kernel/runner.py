@@ -36,7 +36,7 @@ from kernel.errors import (
 )
 from kernel.events import Blob, Location
 from kernel.failures import kind_of, reason_of
-from kernel.handle import Commands, Handled
+from kernel.handle import Commands, First, Handled
 from kernel.image import STAGING, Image, Job
 from kernel.leases import Lease
 from kernel.log import Loaded
@@ -100,10 +100,10 @@ class Runner:
         self._asked_for = ""
         self._claimed = False
 
-    async def claim(self, *commands: c.Command) -> Lease:
-        """Take the lease, recording the start of the work with it; `LeaseHeld` if somebody was faster."""
+    async def claim(self, first: First | None = None) -> Lease:
+        """Take the lease, recording `first` and the start of the work with it; `LeaseHeld` if somebody was faster."""
         await self._glance_at_staging()
-        handled = await self._claim(commands, await self._allowance())
+        handled = await self._claim(first, await self._allowance())
         assert handled.lease is not None
         self._image, self._lease, self._claimed = handled.after, handled.lease, True
         self._newest = handled.newest
@@ -124,11 +124,11 @@ class Runner:
                 self._unaffordable = error
             return {}
 
-    async def _claim(self, commands: Sequence[c.Command], limits: Limits) -> Handled:
+    async def _claim(self, first: First | None, limits: Limits) -> Handled:
         async def claim(limits: Limits) -> Handled:
             return await self._commands.handle(
                 self._image.id,
-                *commands,
+                first=first,
                 then=self._next_free,
                 context=self._context,
                 limits=limits,
