@@ -121,7 +121,10 @@ class Reactor:
             return
         if any(lease.stream == stream for lease in self._leases.held):
             return
-        self._consider(stream, handled.after.id, work.kind == "purge", handled.newest)
+        before = handled.before
+        # Whoever was at work may have let its lease run out since, and only the row tells.
+        alone = handled.lease is not None or (before.job is None and before.transfer is None)
+        self._consider(stream, handled.after.id, work.kind == "purge", handled.newest if alone else None)
 
     def _consider(self, stream: UUID, image_id: str, purge: bool, known: Loaded | None = None) -> None:
         if self._stopping:

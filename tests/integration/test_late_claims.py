@@ -15,6 +15,7 @@ from kernel.ids import stream_of
 from kernel.leases import Leases
 from kernel.log import Receipt, Request
 from kernel.naming import blob_name
+from kernel.reactor import Reactor
 from kernel.recorded import IMAGE
 from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.formats import RAW1K
@@ -89,3 +90,26 @@ async def test_an_import_that_was_begun_and_abandoned_meanwhile_is_taken_over(
         assert objects(site, "fast", image) == [RAW1K]
         (taken,) = [event for event in await events_of(site, image) if isinstance(event, e.LeaseTakenOver)]
         assert taken.sweep_at is not None
+
+
+@pytest.mark.parametrize("call_off", ["delete", "cancel"])
+async def test_who_calls_off_what_was_abandoned_looks_for_late_writes_too(postgres: Server, call_off: str) -> None:
+    async with standing(postgres, memory_stores(), also=(FAULTY,), role="api") as site:
+        service = site.service
+        image = await site.image()
+        assert await site.stage(image, RAW1K) == 204
+        assert await site.do_import(image, stores=["fast"]) == 202
+        (task,) = await site.tasks(image)
+        begin = c.BeginImport(task_id=task["id"])
+        await somebody(site).handle(image, begin, context=service_context(), take=True)
+        await left_alone(site, image)
+        # It does not look by itself, and hears of nothing but what this process does.
+        reactor = Reactor(service.site, service.commands, service.leases, service.database, service.feed, service.clock)
+        if call_off == "delete":
+            assert (await site.call("DELETE", f"/images/{image}")).status == 204
+        else:
+            assert (await site.call("POST", f"//ops/v1/imports/{task['id']}/cancel", "ADM")).status == 202
+        await site.until(lambda: reactor.idle)
+        await reactor.stop(5)
+        taken = [event for event in await events_of(site, image) if isinstance(event, e.LeaseTakenOver)]
+        assert [event.sweep_at is not None for event in taken] == [True]
