@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from kernel.events import Blob, Location, Sweep
 
-FOLD: Final = 2
+FOLD: Final = 3
 """Version of the fold: raised whenever `evolve` gives another state from the same
 events.  A row made by another version is not trusted; the stream is folded instead."""
 

@@ -102,14 +102,18 @@ def _import_preempted(image: Image, event: e.ImportPreempted, meta: Meta) -> Ima
         garbage += map(stored_garbage, image.removable)
         locations = tuple(loc for loc in locations if loc.store not in job.done)
     task = ended(image.task, meta, "failure", "Expired lock preempted")
+    if not job.registers:
+        image = replace(
+            image,
+            importing=tuple(store for store in image.importing or () if store not in job.stores),
+            failed=tuple(store for store in image.failed or () if store not in job.stores),
+        )
     return replace(
         _undo_changes(image, job),
         job=None,
         task=task,
         expiring=expiring(image, task),
         locations=locations,
-        importing=tuple(store for store in image.importing or () if store not in job.stores),
-        failed=tuple(store for store in image.failed or () if store not in job.stores),
         garbage=tuple(garbage),
         sweeps=merged([*image.sweeps, *(Sweep(store=store, below=EVERY_EPOCH) for store in (STAGING, *job.stores))]),
         updated_at=meta.at,

@@ -73,7 +73,9 @@ async def test_a_registration_that_nobody_takes_up_is_preempted_by_another(postg
             "Expired lock preempted",
         )
         assert (second["type"], second["status"]) == ("location_import", "pending")
-        assert (await site.show(image))["os_glance_import_task"] == second["id"]
+        shown = await site.show(image)
+        assert shown["os_glance_import_task"] == second["id"]
+        assert not {"os_glance_importing_to_stores", "os_glance_failed_import"} & set(shown), "it is no import"
         assert await register() == 409, "the new one is fresh"
 
 

@@ -724,3 +724,14 @@ def test_data_that_could_not_be_hashed_stays() -> None:
     past = (created(), registering(), e.ImportStarted(), theirs())
     image = state(*past, step_failed("hash"), failed())
     assert (image.status, image.stores, image.checksum) == ("active", ("web",), None)
+
+
+def test_a_registration_that_is_preempted_leaves_no_lists_either() -> None:
+    """Images that were never imported have none, and what those of earlier imports say is none of its business."""
+    preempted = state(created(), registering(), e.ImportPreempted(task_id=TASK))
+    assert (preempted.importing, preempted.failed, preempted.status) == (None, None, "queued")
+    again = state(created(), registering(), e.ImportPreempted(task_id=TASK), registering())
+    assert (again.importing, again.failed) == (None, None)
+    past = (*importing("a", "b"), step_failed(), failed())
+    after = state(*past, registering(), e.ImportPreempted(task_id=TASK))
+    assert (after.importing, after.failed) == ((), ("a", "b"))
