@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from aiohttp.web import StreamResponse
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from handlers import record_lists, record_views
 from handlers.call import Call
@@ -30,6 +30,13 @@ class ImportRequest(StoreWishes):
 
     location: str = Field(min_length=1, max_length=2048)
     image_properties: dict[str, Any] = Field(default={})
+
+    @field_validator("location")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return value
 
 
 async def create(call: Call) -> StreamResponse:

@@ -237,6 +237,7 @@ async def test_IM103_a_failure_leaves_a_message_and_no_image(many: Site, o: Orig
         ({}, 400),
         ({"location": None}, 400),
         ({"location": ""}, 400),
+        ({"location": " \t"}, 400),
         ({"location": 5}, 400),
         ({"location": "http://h/" + "x" * 2048}, 400),
         ({"location": "swift://c/a/o"}, 400),

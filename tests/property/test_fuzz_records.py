@@ -37,7 +37,7 @@ async def found(postgres: Server) -> AsyncIterator[Found]:
         yield lambda: it
 
 
-PLACES = st.one_of(st.sampled_from([O_RAW, "http://127.0.0.1:1/x", "file:///x", "http://", ""]), VALUES)
+PLACES = st.one_of(st.sampled_from([O_RAW, "http://127.0.0.1:1/x", "file:///x", "http://", "", " "]), VALUES)
 PROPERTIES = st.one_of(
     st.fixed_dictionaries(
         {},
