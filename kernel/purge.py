@@ -55,12 +55,16 @@ class Purger:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    async def purge(self, image: Image, now: datetime) -> Purged:
-        """All garbage of the image that this node can reach, and the sweeps that are due."""
+    async def purge(self, image: Image, now: datetime, epoch: int) -> Purged:
+        """All garbage of the image that this node can reach, and the sweeps that are due.
+
+        epoch: of the lease under which it is done.  What has a later one is somebody's new work, of which the
+        image as it is here knows nothing; it is left alone however far a sweep goes.
+        """
         within_reach = [item for item in image.garbage if item.node in (None, self._site.node)]
         blobs = await self.delete_all((item.store, item.url) for item in within_reach)
         due = [sweep for sweep in image.sweeps if sweep.due is None or sweep.due <= now]
-        stores = {sweep.store: max(s.below for s in due if s.store == sweep.store) for sweep in due}
+        stores = {sweep.store: min(max(s.below for s in due if s.store == sweep.store), epoch + 1) for sweep in due}
         swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
         clean = {store for store, done in zip(stores, swept, strict=True) if done}
         complete = len(blobs) == len({(item.store, item.url) for item in within_reach}) and len(clean) == len(stores)

@@ -255,7 +255,7 @@ class Reactor:
         lease, image = handled.lease, handled.after
         done = False
         try:
-            purged = await self._purger.purge(image, self._clock.now())
+            purged = await self._purger.purge(image, self._clock.now(), lease.epoch)
             record = c.RecordPurge(blobs=purged.blobs, sweeps=purged.sweeps)
             handled = await self._commands.handle(image.id, record, context=context, known=handled.newest, patient=True)
             done = purged.complete  # what has come up meanwhile needs no back-off

@@ -391,7 +391,7 @@ class Runner:
     async def _undo(self, image: Image) -> Sequence[c.Command]:
         await self._stop_writes()
         self._lease.report("undoing", 0)
-        purged = await self._purger.purge(image, self._clock.now())
+        purged = await self._purger.purge(image, self._clock.now(), self._lease.epoch)
         return (c.FinishUndo(task_id=self._task_id, purged=purged.blobs, swept=purged.sweeps),)
 
     # --- stores ----------------------------------------------------------------------
