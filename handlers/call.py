@@ -134,9 +134,9 @@ class Call:
             raise Invalid(f"{name} must be a number, not '{text}'")
         return int(text)
 
-    async def json(self, *kinds: type) -> Any:
-        """The JSON body, which must be of one of the given types."""
-        raw = await self._body()
+    async def json(self, *kinds: type, most: int = _MOST_JSON) -> Any:
+        """The JSON body, which must be of one of the given types and have at most so many bytes."""
+        raw = await self._body(most)
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -157,7 +157,7 @@ class Call:
             return self.request.content_length > 0
         return await anext(self.chunks(), b"") != b""
 
-    async def _body(self) -> bytes:
+    async def _body(self, most: int) -> bytes:
         if self._read is not None:
             return self._read
         await self.go_on()
@@ -165,8 +165,8 @@ class Call:
         size = 0
         async for chunk in self.chunks():
             size += len(chunk)
-            if size > _MOST_JSON:
-                raise TooLarge(f"The body exceeds {_MOST_JSON} bytes")
+            if size > most:
+                raise TooLarge(f"The body exceeds {most} bytes")
             parts.append(chunk)
         self._read = b"".join(parts)
         return self._read

@@ -116,6 +116,20 @@ async def test_IM23_malformed_bodies(many: Site, body: bytes) -> None:
     assert await many.tasks(image) == []
 
 
+async def test_bodies_that_are_longer_than_any_request_are_413(many: Site) -> None:
+    """What is sent is kept for as long as the image; a megabyte of it has no business there."""
+    image = await staged(many)
+    body = json.dumps({**D, "x": " " * (1 << 18)}).encode()
+    request = head("POST", f"/v2/images/{image}/import", Content_Length=str(len(body))) + body
+
+    async def refused() -> int:
+        return (await ask(many, request)).status
+
+    assert await unchanged(many, image, refused()) == 413
+    assert await many.do_import(image, x=" " * (1 << 17)) == 202
+    assert (await many.ended(image))["status"] == "active"
+
+
 async def test_IM23_no_body(many: Site) -> None:
     image = await staged(many)
     assert (await ask(many, head("POST", f"/v2/images/{image}/import"))).status == 400
