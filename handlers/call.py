@@ -134,9 +134,14 @@ class Call:
             raise Invalid(f"{name} must be a number, not '{text}'")
         return int(text)
 
-    async def json(self, *kinds: type, most: int = _MOST_JSON) -> Any:
-        """The JSON body, which must be of one of the given types and have at most so many bytes."""
+    async def json(self, *kinds: type, most: int = _MOST_JSON, absent: Any = None) -> Any:
+        """The JSON body, which must be of one of the given types and have at most so many bytes.
+
+        absent: what an empty one stands for, where there need not be any.
+        """
         raw = await self._body(most)
+        if absent is not None and not raw:
+            return absent
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:

@@ -47,7 +47,7 @@ class _Found(Struct, frozen=True):
 async def cancel(call: Call) -> StreamResponse:
     """`POST /ops/v1/imports/{task_id}/cancel`: it stops before its next visible effect and is taken back."""
     call.must("ops_write")
-    document = await call.json(dict) if await call.has_body() else {}
+    document = await call.json(dict, absent={})
     body = validated(CancelBody, document)
     found = await _found(call)
     if found.task.final:

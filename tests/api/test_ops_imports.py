@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from tests.support.formats import RAW1K
 from tests.support.notes import of_image, of_tasks
 from tests.support.origin import Origin, origin, whole
 from tests.support.postgres import Server
+from tests.support.raw import ask, chunk, head
 from tests.support.running import Site
 from tests.support.standing import blocked, broken, memory_stores, objects, somebody, standing
 
@@ -121,6 +123,17 @@ async def test_an_image_import_is_called_off(many: Site, o: Origin) -> None:
     assert document["message"] == "Cancelled by an operator"
     told = await explained(many, import_id, who)
     assert (told["ending"], told["image_id"]) == ("cancelled", None)
+
+
+@pytest.mark.parametrize(("body", "said"), [(b'{"reason": "it"}', ": it"), (b"", "")])
+async def test_a_reason_may_come_in_pieces(many: Site, body: bytes, said: str) -> None:
+    async with blocked(many, "fast"):
+        image, task = await begun(many)
+        pieces = b"".join(chunk(body[at : at + 5]) for at in range(0, len(body), 5)) + chunk(b"")
+        request = head("POST", f"/ops/v1/imports/{task}/cancel", "ADM", Transfer_Encoding="chunked")
+        answer = await ask(many, request + pieces)
+        assert (answer.status, json.loads(answer.body)["message"]) == (202, f"Cancelled by an operator{said}")
+        assert (await many.ended(image))["status"] == "queued"
 
 
 async def test_what_cannot_be_called_off(many: Site) -> None:
