@@ -49,6 +49,9 @@ _BACK_OFF: Final = 20.0
 
 _LONGEST_BACK_OFF: Final = 3600.0
 
+_LONGEST_ASIDE: Final = 60.0
+"""Seconds between two attempts at what this process, of whatever version, has no way of doing."""
+
 _FIND: Final = """
 SELECT i.id, i.image_id
 FROM images i LEFT JOIN leases l ON l.stream = i.id
@@ -81,6 +84,8 @@ class Reactor:
         self._hint = feed.hint()
         self._running: dict[UUID, tuple[asyncio.Task[None], bool]] = {}
         self._again: set[UUID] = set()
+        self._aside: dict[UUID, tuple[float, float]] = {}
+        """Images whose work failed to be done here -> until when it is left to others, and for how long."""
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
         settings = site.settings
@@ -134,7 +139,7 @@ class Reactor:
             return
         if self._room(purge) <= 0:
             return
-        task = asyncio.create_task(self._work(image_id, known), name=f"work {image_id}")
+        task = asyncio.create_task(self._work(stream, image_id, known), name=f"work {image_id}")
         self._running[stream] = task, purge
         task.add_done_callback(lambda _: self._done(stream, image_id, purge))
 
@@ -165,25 +170,39 @@ class Reactor:
                 continue
 
     async def _look(self) -> None:
+        now = time.monotonic()
+        self._aside = {stream: (at, pause) for stream, (at, pause) in self._aside.items() if now < at + _LONGEST_ASIDE}
+        waiting = [stream for stream, (at, _) in self._aside.items() if now < at]
         for purge in (False, True):
             room = self._room(purge)
             if room > 0:
-                rows: Any = await self._database.fetch(_FIND, purge, self._site.node, list(self._running), room)
+                besides = [*self._running, *waiting]
+                rows: Any = await self._database.fetch(_FIND, purge, self._site.node, besides, room)
                 for row in rows:
                     self._consider(row["id"], row["image_id"], purge)
 
     # --- working ---------------------------------------------------------------------
 
-    async def _work(self, image_id: str, known: Loaded | None) -> None:
+    async def _work(self, stream: UUID, image_id: str, known: Loaded | None) -> None:
         try:
             await self._claim_and_run(known or await self._commands.loaded(image_id))
         except (LeaseHeld, Conflict, NotFound, Fenced):
             pass  # somebody else was faster, or it is done
+        except Unavailable as error:
+            log.warning("work_refused", image_id=image_id, reason=str(error))
         except EntrepotError as error:
             log.warning("work_refused", image_id=image_id, reason=str(error))
+            self._set_aside(stream)
         except Exception:
             log.exception("work_crashed", image_id=image_id)
-            await asyncio.sleep(POLL)
+            self._set_aside(stream)
+        else:
+            self._aside.pop(stream, None)
+
+    def _set_aside(self, stream: UUID) -> None:
+        _, before = self._aside.get(stream, (0.0, 0.0))
+        pause = min(max(2 * before, POLL), _LONGEST_ASIDE)
+        self._aside[stream] = time.monotonic() + pause, pause
 
     async def _claim_and_run(self, loaded: Loaded) -> None:
         work = outstanding(loaded.image)
