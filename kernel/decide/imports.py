@@ -13,7 +13,7 @@ from kernel.decide.guards import missing_formats, must_exist
 from kernel.decide.table import Table
 from kernel.decide.turns import held_job, running
 from kernel.errors import Conflict, Fenced, Invalid
-from kernel.image import IMAGE_IMPORT, Image, Task
+from kernel.image import IMAGE_IMPORT, WITHOUT_DATA, Image, Task
 
 RULES = Table()
 on = RULES.on
@@ -77,6 +77,9 @@ def _cancel(command: c.CancelImport, image: Image) -> Sequence[e.Event]:
         raise Conflict(f"Task {command.task_id} is not running")
     if job.failure is not None:
         raise Conflict(f"Task {command.task_id} has failed already and is being taken back")
+    keeps_all = not job.copies and not job.registers and image.status not in WITHOUT_DATA
+    if keeps_all and not job.todo:
+        raise Conflict(f"Task {command.task_id} has stored all that it was to store: there is nothing left to call off")
     return (e.ImportCancelled(task_id=job.task_id, reason=command.reason),)
 
 

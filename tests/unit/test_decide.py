@@ -322,6 +322,16 @@ def test_an_import_can_be_cancelled_until_it_ends(past: tuple[e.Event, ...]) -> 
     given(*past).when(CANCEL).then(cancelled).when(CANCEL).refuses(Conflict, "being taken back")
 
 
+def test_an_import_that_has_stored_everything_cannot_be_cancelled() -> None:
+    """The image is active and would stay so; only its task would say that it had failed."""
+    given(*writing("a"), *stored("a")).when(CANCEL).refuses(Conflict, "nothing left to call off")
+    some = (*writing("a", "b", must_succeed=False), *stored("a"))
+    given(*some).when(CANCEL).then(e.ImportCancelled(task_id=TASK, reason="enough"))
+    given(*some, *not_stored("b")).when(CANCEL).refuses(Conflict, "nothing left to call off")
+    for past in ((*COPYING, *stored("b")), (created(), registering(), e.ImportStarted(), theirs())):
+        given(*past).when(CANCEL).then(e.ImportCancelled(task_id=TASK, reason="enough"))
+
+
 @pytest.mark.parametrize("past", [(), STAGED, ACTIVE, (*writing("a"), e.ImageDeleted())])
 def test_an_import_that_does_not_run_cannot_be_cancelled(past: tuple[e.Event, ...]) -> None:
     given(*past).when(CANCEL).refuses(Conflict, "not running")
