@@ -34,7 +34,7 @@ class Purged(Struct, frozen=True):
     blobs: tuple[tuple[str, str], ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     complete: bool = True
-    """Whether nothing that was tried failed."""
+    """Whether something was done, and nothing that was tried failed: what remains can be looked at again at once."""
 
 
 def valid_names(image: Image) -> frozenset[str]:
@@ -68,6 +68,8 @@ class Purger:
         swept = await asyncio.gather(*(self._sweep(image, store, below) for store, below in stores.items()))
         clean = {store for store, done in zip(stores, swept, strict=True) if done}
         complete = len(blobs) == len({(item.store, item.url) for item in within_reach}) and len(clean) == len(stores)
+        in_vain = len(within_reach) < len(image.garbage) and not blobs and not clean
+        complete = complete and not in_vain
         return Purged(blobs, tuple(sweep for sweep in due if sweep.store in clean), complete)
 
     async def delete_all(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
