@@ -95,6 +95,8 @@ class Runner:
         """What the data that it fetches is held to."""
         self._unaffordable: EntrepotError | None = None
         """Why a quota does not let the job start, or that nobody knows the quota."""
+        self._starts = False
+        """Whether the job has not been started by somebody else."""
         self._full: dict[str, OverQuota] = {}
         """Stores for whose copy the owner's quota has no room."""
         self._asked_for = ""
@@ -125,10 +127,15 @@ class Runner:
             return {}
 
     async def _claim(self, first: First | None, limits: Limits) -> Handled:
+        def opening(loaded: Loaded) -> Sequence[c.Command]:
+            job = loaded.image.job
+            self._starts = job is not None and not job.started
+            return first(loaded) if first is not None else ()
+
         async def claim(limits: Limits) -> Handled:
             return await self._commands.handle(
                 self._image.id,
-                first=first,
+                first=opening,
                 then=self._next_free,
                 context=self._context,
                 limits=limits,
@@ -235,7 +242,7 @@ class Runner:
         match work.kind:
             case "begin":
                 return c.BeginImport(task_id=self._task_id)
-            case _ if self._unaffordable is not None and job.failure is None:
+            case _ if self._unaffordable is not None and self._starts and job.failure is None:
                 return self._too_dear(self._unaffordable)
             case "inspect" if (
                 job.data is not None and job.data.facts is not None and not signature_of(image.properties)

@@ -15,10 +15,12 @@ from kernel.ids import stream_of
 from kernel.leases import Leases
 from kernel.log import Receipt, Request
 from kernel.naming import blob_name
+from kernel.quotas import Quotas
 from kernel.reactor import Reactor
 from kernel.recorded import IMAGE
 from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.formats import RAW1K
+from tests.support.origin import origin
 from tests.support.postgres import Server
 from tests.support.running import Site
 from tests.support.standing import hooks, memory_stores, objects, standing
@@ -113,3 +115,29 @@ async def test_who_calls_off_what_was_abandoned_looks_for_late_writes_too(postgr
         await reactor.stop(5)
         taken = [event for event in await events_of(site, image) if isinstance(event, e.LeaseTakenOver)]
         assert [event.sweep_at is not None for event in taken] == [True]
+
+
+async def test_what_another_could_afford_to_begin_is_gone_on_with(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quotas are looked at when an import begins, and this one has begun."""
+    config = memory_stores(import_filtering_opts="allowed_ports = []\ndisallowed_networks = []")
+    async with origin() as o, standing(postgres, config, also=(FAULTY,)) as site:
+        image = await site.image()
+        commands = somebody(site)
+
+        async def none_left(project: str) -> dict[str, int]:
+            return {"image_size_total": -1, "image_stage_total": -1, "image_count_uploading": 0}
+
+        async def another_begins_and_dies() -> None:
+            task = (await commands.load(image)).task
+            assert task is not None
+            await commands.handle(image, c.BeginImport(task_id=task.id), context=service_context(), take=True)
+            await left_alone(site, image)
+
+        held_up(site, monkeypatch, another_begins_and_dies)
+        site.service.site.quotas = Quotas(source=none_left)
+        method = {"method": {"name": "web-download", "uri": o.url("/raw")}}
+        assert (await site.call("POST", f"/images/{image}/import", json=method)).status == 202
+        shown = await site.ended(image)
+        assert shown["status"] == "active", await site.tasks(image)
