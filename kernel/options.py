@@ -59,6 +59,11 @@ def to_list(value: Any) -> Any:
     return split(value) if isinstance(value, str) else value
 
 
+def to_lines(value: Any) -> Any:
+    """A list whose option may be repeated: a line each time, and on every line one item or several."""
+    return [item for line in value.split("\n") for item in split(line)] if isinstance(value, str) else value
+
+
 def to_dict(value: Any) -> Any:
     """`key:value` pairs; key and value may each be in quotes, inside which `,` and `:` are data."""
     if not isinstance(value, str):
@@ -151,6 +156,7 @@ def to_bytes(value: Any) -> Any:
 
 IniBool = Annotated[bool, BeforeValidator(to_bool)]
 IniList = Annotated[tuple[str, ...], BeforeValidator(to_list)]
+IniLines = Annotated[tuple[str, ...], BeforeValidator(to_lines)]
 IniDict = Annotated[dict[str, str], BeforeValidator(to_dict)]
 Port = Annotated[int, BeforeValidator(to_port)]
 Host = Annotated[str, BeforeValidator(to_host)]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kernel.options import ByteSize, HashName, IniBool, IniDict, IniList
+from kernel.options import ByteSize, HashName, IniBool, IniDict, IniLines, IniList
 
 
 class Section(BaseModel):
@@ -193,7 +193,7 @@ class OsloPolicy(Section):
     """[oslo_policy]"""
 
     policy_file: str = Field("policy.yaml", description="File of rules that differ from the defaults.")
-    policy_dirs: IniList = Field(("policy.d",), description="Directories of further rule files.")
+    policy_dirs: IniLines = Field(("policy.d",), description="Directories of further rule files.")
     policy_default_rule: str = Field("default", description="Rule that stands in for a missing one.")
     enforce_new_defaults: IniBool = Field(True, description="Accepted; the new defaults are the only ones.")
     enforce_scope: IniBool = Field(True, description="Accepted; scope is always enforced.")
@@ -216,7 +216,7 @@ class PasteDeploy(Section):
 class MessagingNotifications(Section):
     """[oslo_messaging_notifications]"""
 
-    driver: IniList = Field((), description="Where notifications go: log, messaging, messagingv2, noop.")
+    driver: IniLines = Field((), description="Where notifications go: log, messaging, messagingv2, noop.")
     topics: IniList = Field(("notifications",), description="Topics that messages are sent to.")
     transport_url: str | None = Field(None, description="Broker; unset: [DEFAULT] transport_url.")
     retry: int = Field(-1, description="Accepted; delivery is tried until it succeeds.")

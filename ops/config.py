@@ -16,10 +16,11 @@ from string import Template
 from typing import Any, Final
 
 from oslo_config import iniparser
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from kernel.errors import ConfigError
 from kernel.image import STAGING
+from kernel.options import to_lines
 from kernel.registry import Registry
 from kernel.settings import SECTIONS, Cors, Settings
 from kernel.site import describe, key_manager
@@ -37,6 +38,19 @@ _DELIMITER: Final = re.compile("[:=]")
 _STORE_OPTIONS: Final = frozenset({"store_description", "weight"})
 
 Raw = dict[str, dict[str, str]]
+
+
+def _repeatable() -> frozenset[tuple[str, str]]:
+    """Section and option of those that may be written several times, and then mean all that was written."""
+    return frozenset(
+        (section, name)
+        for section, model in SECTIONS.items()
+        for name, field in model.model_fields.items()
+        if any(isinstance(item, BeforeValidator) and item.func is to_lines for item in field.metadata)
+    )
+
+
+_REPEATABLE: Final = _repeatable()
 
 
 class _Reader(iniparser.BaseParser):
@@ -60,7 +74,16 @@ class _Reader(iniparser.BaseParser):
         self.found.setdefault(section, {})
 
     def assignment(self, key: str, value: list[str]) -> None:
-        self.found.setdefault(self.section, {})[key] = " ".join(line.strip() for line in value).strip()
+        text = " ".join(line.strip() for line in value).strip()
+        _take(self.found, self.section, {key: text})
+
+
+def _take(raw: Raw, section: str, options: Mapping[str, str]) -> None:
+    """Over what was there before; options that may be repeated add up, a line each time."""
+    known = raw.setdefault(section, {})
+    for name, value in options.items():
+        repeated = name in known and (section, name) in _REPEATABLE
+        known[name] = f"{known[name]}\n{value}" if repeated else value
 
 
 def load(
@@ -77,7 +100,7 @@ def load(
     origin: dict[tuple[str, str], str] = {}
     for path in paths:
         for section, options in read(path).items():
-            raw.setdefault(section, {}).update(options)
+            _take(raw, section, options)
             origin.update({(section, option): str(path) for option in options})
     for section, option, value in _from_environment(environment):
         raw.setdefault(section, {})[option] = value

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from handlers.policy_defaults import DEFAULTS
 from kernel.extend import ImportStep
-from kernel.options import to_bytes, to_host, to_port
+from kernel.options import to_bytes, to_host, to_lines, to_port
 from kernel.registry import Registry
 from kernel.settings import SECTIONS
 from ops.config import IMPORT, MAIN
@@ -142,6 +142,8 @@ def _kind(field: FieldInfo) -> str:
     readers = [item.func for item in field.metadata if isinstance(item, BeforeValidator)]
     if to_bytes in readers:
         return "size"
+    if to_lines in readers:
+        return "list, may be repeated"
     return _word(field.annotation) + "".join(_bounds(field.metadata))
 
 
