@@ -24,6 +24,7 @@ from kernel.options import to_lines
 from kernel.registry import Registry
 from kernel.settings import SECTIONS, Cors, Settings
 from kernel.site import describe, key_manager
+from ops.former import FORMER
 from plugins.limits.keystone import LimitsConfig
 
 MAIN: Final = "glance-api.conf"
@@ -42,12 +43,13 @@ Raw = dict[str, dict[str, str]]
 
 def _repeatable() -> frozenset[tuple[str, str]]:
     """Section and option of those that may be written several times, and then mean all that was written."""
-    return frozenset(
+    present = {
         (section, name)
         for section, model in SECTIONS.items()
         for name, field in model.model_fields.items()
         if any(isinstance(item, BeforeValidator) and item.func is to_lines for item in field.metadata)
-    )
+    }
+    return frozenset(present | {former for former, option in FORMER.items() if option in present})
 
 
 _REPEATABLE: Final = _repeatable()
@@ -99,9 +101,13 @@ def load(
     raw: Raw = {}
     origin: dict[tuple[str, str], str] = {}
     for path in paths:
-        for section, options in read(path).items():
+        found = read(path)
+        former = _renamed(found)
+        for section, options in found.items():
             _take(raw, section, options)
-            origin.update({(section, option): str(path) for option in options})
+            for option in options:
+                written = former.get((section, option))
+                origin[section, option] = f"{path} ({written})" if written else str(path)
     for section, option, value in _from_environment(environment):
         raw.setdefault(section, {})[option] = value
         origin[section, option] = "the environment"
@@ -140,6 +146,17 @@ def unused(settings: Settings, registry: Registry) -> list[str]:
         for option in options
         if option not in known.get(section, ())
     ]
+
+
+def _renamed(found: Raw) -> dict[tuple[str, str], str]:
+    """Give a file's options their present names; returns what those that had another are called in the file."""
+    former = {}
+    for (section, option), (present, name) in FORMER.items():
+        value = found.get(section, {}).pop(option, None)
+        if value is not None and name not in found.get(present, {}):
+            found.setdefault(present, {})[name] = value
+            former[present, name] = f"[{section}] {option}"
+    return former
 
 
 # --- where -------------------------------------------------------------------------------

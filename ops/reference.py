@@ -23,6 +23,7 @@ from kernel.options import to_bytes, to_host, to_lines, to_port
 from kernel.registry import Registry
 from kernel.settings import SECTIONS
 from ops.config import IMPORT, MAIN
+from ops.former import FORMER
 from plugins.limits.keystone import LimitsConfig
 from plugins.steps.taskflow_plugins import TaskflowConfig
 
@@ -184,7 +185,7 @@ def markdown(registry: Registry) -> str:
     for file in (MAIN, IMPORT):
         parts.append(f"# {file}\n")
         parts += [_table(chapter) for chapter in told if chapter.file == file]
-    parts.append(_TAIL)
+    parts += [_TAIL, _former()]
     return "\n".join(parts)
 
 
@@ -216,6 +217,13 @@ _TAIL: Final = """\
 - Certificates of signed images: `[entrepot] certificate_dir`; or a key manager through castellan, which reads its own
   sections `[key_manager]`, `[barbican]`, `[barbican_service_user]` and `[vault]`.
 """
+
+
+def _former() -> str:
+    lines = ["# Former names", "", "Read as if today's name stood there; a file that has both means today's.", ""]
+    lines += ["| formerly | today |", "|---|---|"]
+    lines += [f"| `[{old}] {was}` | `[{new}] {now}` |" for (old, was), (new, now) in FORMER.items()]
+    return "\n".join([*lines, ""])
 
 
 def _plugins(registry: Registry) -> str:

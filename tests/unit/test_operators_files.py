@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernel.registry import Registry
+import pytest
+
+from kernel.errors import ConfigError
+from kernel.registry import Registry, discover
 from kernel.settings import Settings
-from ops.config import MAIN, load
+from ops.config import MAIN, load, unused
+from ops.former import FORMER
+from ops.reference import chapters
 
 
 def loaded(directory: Path, *texts: str) -> Settings:
@@ -37,3 +42,41 @@ def test_of_any_other_option_the_last_one_counts(tmp_path: Path) -> None:
     section = "[oslo_messaging_notifications]\n"
     settings = loaded(tmp_path, f"{section}topics = a\ntopics = b, c\n", f"{section}topics = d\n")
     assert settings.oslo_messaging_notifications.topics == ("d",)
+
+
+# --- former names --------------------------------------------------------------------------
+
+
+def test_options_under_former_names_count(tmp_path: Path) -> None:
+    registry = Registry()
+    settings = loaded(
+        tmp_path,
+        "[DEFAULT]\ndisk_formats = raw\ntask_time_to_live = 7\npolicy_file = ours.yaml\n"
+        "notification_driver = messagingv2\nnotification_driver = log\n[oslo_messaging_rabbit]\nrabbit_use_ssl = true\n",
+    )
+    assert settings.image_format.disk_formats == ("raw",)
+    assert settings.task.task_time_to_live == 7
+    assert settings.oslo_policy.policy_file == "ours.yaml"
+    assert settings.oslo_messaging_notifications.driver == ("messagingv2", "log")
+    assert settings.section("oslo_messaging_rabbit") == {"ssl": "true"}
+    assert settings.origin["image_format", "disk_formats"] == f"{tmp_path / MAIN} ([DEFAULT] disk_formats)"
+    assert not [item for item in unused(settings, registry) if "DEFAULT" in item]
+
+
+def test_todays_name_wins_within_a_file_and_the_later_file_whatever_it_calls_the_option(tmp_path: Path) -> None:
+    both = "[DEFAULT]\ndisk_formats = raw\n[image_format]\ndisk_formats = qcow2\n"
+    assert loaded(tmp_path, both).image_format.disk_formats == ("qcow2",)
+    (tmp_path / f"{MAIN}.d" / "later.conf").write_text("[DEFAULT]\ndisk_formats = iso\n")
+    settings = load([tmp_path / MAIN], registry=Registry(), state=tmp_path, environment={})
+    assert settings.image_format.disk_formats == ("iso",)
+
+
+def test_what_is_wrong_under_a_former_name_is_told_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\(\[DEFAULT\] task_time_to_live\): \[task\] task_time_to_live: "):
+        loaded(tmp_path, "[DEFAULT]\ntask_time_to_live = soon\n")
+
+
+def test_every_former_name_leads_to_an_option_there_is() -> None:
+    known = {(chapter.section, option.name) for chapter in chapters(discover()) for option in chapter.options}
+    assert set(FORMER.values()) <= known
+    assert not set(FORMER) & known
