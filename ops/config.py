@@ -111,7 +111,7 @@ def load(
     for section, option, value in _from_environment(environment):
         raw.setdefault(section, {})[option] = value
         origin[section, option] = "the environment"
-    _substitute(raw)
+    raw = _substitute(raw, origin)
     directory = state or _state(raw, environment)
     _fill_in(raw, directory, configured=bool(paths))
     return _validated(raw, origin, directory, paths, registry)
@@ -217,13 +217,55 @@ def _state(raw: Raw, environment: Mapping[str, str]) -> Path:
 # --- what --------------------------------------------------------------------------------
 
 
-def _substitute(raw: Raw) -> None:
-    """`$option` stands for the value of an option of the same section, or of [DEFAULT]."""
-    default = raw.get("DEFAULT", {})
-    for options in raw.values():
-        for name, value in options.items():
-            if "$" in value:
-                options[name] = Template(value).safe_substitute({**default, **options})
+class _Template(Template):
+    idpattern = r"[_a-z][._a-z0-9]*"
+
+
+class _References:
+    """What `$option` and `$section.option` stand for: what is set, or else the default."""
+
+    def __init__(self, raw: Raw, section: str, above: tuple[tuple[str, str], ...]) -> None:
+        self._raw, self._section, self._above = raw, section, above
+
+    def __getitem__(self, name: str) -> str:
+        section, dot, option = name.partition(".")
+        for place, item in ((section, option),) if dot else ((self._section, name), ("DEFAULT", name)):
+            if item in self._raw.get(place, {}):
+                return _resolved(self._raw, place, item, self._above)
+            model = SECTIONS.get(place)
+            if model is not None and item in model.model_fields:
+                default = model.model_fields[item].get_default()
+                return "" if default is None else str(default)
+        raise KeyError(name)
+
+
+class _Circle(Exception):
+    """An option that refers back to itself."""
+
+
+def _resolved(raw: Raw, section: str, option: str, above: tuple[tuple[str, str], ...] = ()) -> str:
+    """An option's value with everything that it refers to; what stands for nothing is left as it is."""
+    value = raw[section][option]
+    if "$" not in value:
+        return value
+    if (section, option) in above:
+        raise _Circle
+    references: Any = _References(raw, section, (*above, (section, option)))
+    return _Template(value.replace(r"\$", "$$")).safe_substitute(references)
+
+
+def _substitute(raw: Raw, origin: Mapping[tuple[str, str], str]) -> Raw:
+    """The same with all references followed."""
+    resolved: Raw = {}
+    for section, options in raw.items():
+        found = resolved[section] = {}
+        for name in options:
+            try:
+                found[name] = _resolved(raw, section, name)
+            except _Circle:
+                where = origin[section, name]
+                raise ConfigError(f"{where}: [{section}] {name}: refers back to itself") from None
+    return resolved
 
 
 def _fill_in(raw: Raw, state: Path, *, configured: bool) -> None:

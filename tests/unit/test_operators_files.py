@@ -52,7 +52,8 @@ def test_options_under_former_names_count(tmp_path: Path) -> None:
     settings = loaded(
         tmp_path,
         "[DEFAULT]\ndisk_formats = raw\ntask_time_to_live = 7\npolicy_file = ours.yaml\n"
-        "notification_driver = messagingv2\nnotification_driver = log\n[oslo_messaging_rabbit]\nrabbit_use_ssl = true\n",
+        "notification_driver = messagingv2\nnotification_driver = log\n"
+        "[oslo_messaging_rabbit]\nrabbit_use_ssl = true\n",
     )
     assert settings.image_format.disk_formats == ("raw",)
     assert settings.task.task_time_to_live == 7
@@ -80,3 +81,39 @@ def test_every_former_name_leads_to_an_option_there_is() -> None:
     known = {(chapter.section, option.name) for chapter in chapters(discover()) for option in chapter.options}
     assert set(FORMER.values()) <= known
     assert not set(FORMER) & known
+
+
+# --- references ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("$base/x", "/srv/x"),
+        ("${base}x", "/srvx"),
+        ("$deep/x", "/srv/glance/x"),
+        ("$glance_store.default_store", "file"),
+        ("${glance_store.filesystem_store_datadir}/x", "/srv/images/x"),
+        ("$control_exchange.x", "$control_exchange.x"),
+        ("${control_exchange}.x", "glance.x"),
+        ("x${public_endpoint}", "x"),
+        ("$$base", "$base"),
+        (r"\$base", "$base"),
+        ("$5 $nothing", "$5 $nothing"),
+    ],
+)
+def test_references_to_other_options(tmp_path: Path, written: str, meant: str) -> None:
+    """Of the same section, of [DEFAULT], of a section that is named; as they are set, or by default."""
+    text = "[DEFAULT]\ndeep = $base/glance\nbase = /srv\n[glance_store]\nfilesystem_store_datadir = $base/images\n"
+    settings = loaded(tmp_path, f"{text}[DEFAULT]\ndefault_publisher_id = {written}\n")
+    assert settings.default.default_publisher_id == meant
+
+
+def test_an_option_of_the_own_section_comes_first(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, "[DEFAULT]\nplace = /a\n[store]\nplace = /b\ndatadir = $place/c\n")
+    assert settings.section("store")["datadir"] == "/b/c"
+
+
+def test_a_circle_of_references_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{tmp_path / MAIN}: \[DEFAULT\] a: refers back to itself"):
+        loaded(tmp_path, "[DEFAULT]\na = $b\nb = x$a\n")
