@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from typing import Annotated, Any, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, get_args, get_origin
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -152,6 +153,20 @@ def to_bytes(value: Any) -> Any:
     if match is None:
         raise ValueError(f"'{value}' is no size: a number with B, KB, MB, GB or TB, or without a unit")
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+
+
+def meant(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as written; one that is left empty counts as not set, unless it is a list, which may be empty."""
+    fields = model.model_fields
+    return {
+        name: value
+        for name, value in options.items()
+        if value != "" or name not in fields or _collects(fields[name].annotation)
+    }
+
+
+def _collects(annotation: Any) -> bool:
+    return get_origin(annotation) in (tuple, list, dict, frozenset) or any(map(_collects, get_args(annotation)))
 
 
 IniBool = Annotated[bool, BeforeValidator(to_bool)]

@@ -65,7 +65,7 @@ class Default(Section):
     )
     default_publisher_id: str = Field("image.localhost", description="publisher_id of notifications.")
     disabled_notifications: IniList = Field((), description="Notification types, or groups of them, not to send.")
-    transport_url: str | None = Field(None, description="Message broker, unless the notifications have their own.")
+    transport_url: str | None = Field(None, description="Message broker, or several with commas; unset: localhost.")
     control_exchange: str = Field("glance", description="Exchange that notifications are published to.")
     delayed_delete: IniBool = Field(False, description="Keep the bytes of deleted images for scrub_time.")
     scrub_time: int = Field(0, ge=0, description="Seconds for which a deleted image's bytes are kept.")

@@ -21,6 +21,7 @@ from kernel.doubts import about_methods, about_plugins
 from kernel.errors import ConfigError, EntrepotError
 from kernel.extend import ImportMethod, ImportStep, KeyManager, KeySource, LocalFiles, Store, StoreDriver, StoreSite
 from kernel.image import STAGING
+from kernel.options import meant
 from kernel.quotas import Quotas
 from kernel.registry import Registry
 from kernel.settings import Settings
@@ -182,7 +183,7 @@ async def _backends(settings: Settings, registry: Registry, deployment: UUID, fa
             continue
         options = settings.section(section_of[name])
         store = await _connect(driver, name, section_of[name], options, settings, deployment, faults)
-        weight = _weight(options.get("weight", "0"), name, faults)
+        weight = _weight(options.get("weight") or "0", name, faults)
         if store is not None:
             backends[name] = Backend(
                 name=name,
@@ -243,7 +244,7 @@ async def _connect(
 
 def _validated(model: type[BaseModel], options: Mapping[str, Any], section: str, faults: list[str]) -> BaseModel | None:
     try:
-        return model.model_validate(dict(options))
+        return model.model_validate(meant(model, options))
     except ValidationError as error:
         faults += [describe(section, item) for item in error.errors()]
         return None

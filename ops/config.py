@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from kernel.errors import ConfigError
 from kernel.image import STAGING
-from kernel.options import to_lines
+from kernel.options import meant, to_lines
 from kernel.registry import Registry
 from kernel.settings import SECTIONS, Cors, Settings
 from kernel.site import describe, key_manager
@@ -272,11 +272,15 @@ def _fill_in(raw: Raw, state: Path, *, configured: bool) -> None:
     """Places for data, where the operator named none."""
     default = raw.setdefault("DEFAULT", {})
     staging = "/tmp/staging/" if configured else str(state / "staging")  # noqa: S108  # Glance's default
-    default.setdefault("node_staging_uri", f"file://{staging}")
+    _unless_set(default, "node_staging_uri", f"file://{staging}")
     if not default.get("enabled_backends"):
-        raw.setdefault("glance_store", {}).setdefault("filesystem_store_datadir", str(state / "images"))
+        _unless_set(raw.setdefault("glance_store", {}), "filesystem_store_datadir", str(state / "images"))
     if default.get("api_version_profile") == "pike":
-        default.setdefault("enable_image_import", "false")
+        _unless_set(default, "enable_image_import", "false")
+
+
+def _unless_set(options: dict[str, str], name: str, value: str) -> None:
+    options[name] = options.get(name) or value
 
 
 def _validated(
@@ -286,7 +290,7 @@ def _validated(
     sections: dict[str, Any] = {"more_cors": {}}
     for name, model, options in _sections(raw):
         try:
-            section = model.model_validate(_written(model, options))
+            section = model.model_validate(meant(model, options))
         except ValidationError as error:
             for item in error.errors():
                 option = str(item["loc"][0]) if item["loc"] else ""
@@ -316,18 +320,6 @@ def _sections(raw: Raw) -> Iterable[tuple[str, type[BaseModel], Mapping[str, str
     for name, options in raw.items():
         if name.startswith("cors.") and options.get("allowed_origin"):
             yield name, Cors, {**raw.get("cors", {}), **options}
-
-
-def _written(model: type[BaseModel], options: Mapping[str, str]) -> dict[str, str]:
-    """Options as written; one that is left empty counts as not set, unless empty is a value."""
-    kept = {}
-    for name, value in options.items():
-        field = model.model_fields.get(name)
-        emptiable = field is None or name == "enabled_import_methods" or isinstance(field.default, tuple | dict | str)
-        if value == "" and not emptiable:
-            continue
-        kept[name] = value
-    return kept
 
 
 def extension_sections(settings: Settings, registry: Registry) -> Iterable[tuple[str, type[BaseModel]]]:

@@ -33,6 +33,7 @@ from handlers.wire import Server
 from kernel._jail import die_with_parent
 from kernel.errors import ConfigError
 from kernel.extend import Authenticator, NotificationSink
+from kernel.options import meant
 from kernel.registry import Registry
 from kernel.service import Role, Service, running
 from kernel.settings import Settings
@@ -126,8 +127,9 @@ def options_of(model: Any, section: str | None, settings: Settings) -> object:
         "control_exchange": settings.default.control_exchange,
         "settings": settings,
     }
+    written = meant(model, settings.section(section)) if section else {}
     try:
-        return model.model_validate({**given, **(settings.section(section) if section else {})})
+        return model.model_validate({**given, **written})
     except ValidationError as error:
         faults = "; ".join(located(describe(section or "", item), settings) for item in error.errors())
         raise ConfigError(f"The configuration is wrong: {faults}") from None

@@ -61,7 +61,7 @@ def session(account: ServiceAccount, section: str, timeout: float) -> Any:
     """A session for the account; `ConfigError` when its options do not fit together."""
     given: dict[str, Any] = {name: _plain(value) for name, value in account if value is not None}
     if account.auth_section and account.settings is not None:
-        given |= account.settings.section(account.auth_section)
+        given |= {name: value for name, value in account.settings.section(account.auth_section).items() if value}
         section = account.auth_section
     given = {name.replace("-", "_"): value for name, value in given.items()}
     if not given.get("auth_url"):

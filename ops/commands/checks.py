@@ -17,6 +17,7 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from kernel.errors import ConfigError
+from kernel.options import meant
 from kernel.registry import Registry, discover
 from kernel.settings import Settings
 from ops.commands import units
@@ -83,7 +84,7 @@ def stores(loaded: Settings, registry: Registry) -> Iterator[Finding]:
             yield Finding(f"store {name}", "ok", f"{driver}: not looked into; `entrepot serve` connects to it")
             continue
         try:
-            place = FileConfig.model_validate(options).filesystem_store_datadir
+            place = FileConfig.model_validate(meant(FileConfig, options)).filesystem_store_datadir
         except ValidationError:
             continue  # said with the settings
         yield _directory(f"store {name}", place)

@@ -45,8 +45,8 @@ class AmqpConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    transport_url: str | None = Field(None, description="Broker, or several with commas; unset: localhost.")
-    control_exchange: str = Field("glance", description="Exchange of type topic; [DEFAULT] control_exchange.")
+    transport_url: str | None = None
+    control_exchange: str = "glance"
     topics: IniList = ("notifications",)
     drivers: IniList = ()
     publisher_id: str = "image.localhost"

@@ -9,9 +9,13 @@ import pytest
 from kernel.errors import ConfigError
 from kernel.registry import Registry, discover
 from kernel.settings import Settings
+from ops.commands.faults import faults
 from ops.config import MAIN, load, unused
 from ops.former import FORMER
 from ops.reference import chapters
+from ops.server import chosen_sinks, options_of
+from plugins.auth.keystone import KeystoneConfig
+from plugins.sinks.amqp import AmqpConfig
 
 
 def loaded(directory: Path, *texts: str) -> Settings:
@@ -117,3 +121,63 @@ def test_an_option_of_the_own_section_comes_first(tmp_path: Path) -> None:
 def test_a_circle_of_references_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{tmp_path / MAIN}: \[DEFAULT\] a: refers back to itself"):
         loaded(tmp_path, "[DEFAULT]\na = $b\nb = x$a\n")
+
+
+# --- options that are left empty -------------------------------------------------------------
+
+
+EMPTY = """
+[DEFAULT]
+enable_image_import =
+api_version_profile =
+hashing_algorithm =
+node_staging_uri =
+image_size_cap =
+disabled_notifications =
+[glance_store]
+filesystem_store_datadir =
+filesystem_store_chunk_size =
+filesystem_thin_provisioning =
+weight =
+[image_format]
+disk_formats =
+[paste_deploy]
+flavor = keystone
+[keystone_authtoken]
+auth_url = http://keystone
+username = glance
+password = secret
+project_name = service
+cafile =
+insecure =
+token_cache_time =
+[oslo_messaging_notifications]
+driver = messagingv2
+[oslo_messaging_rabbit]
+ssl =
+ssl_ca_file =
+heartbeat_timeout_threshold =
+"""
+
+
+def test_an_option_that_is_left_empty_is_not_set_unless_it_is_a_list(tmp_path: Path) -> None:
+    """As generated files have them, for what the site does not need."""
+    registry = discover()
+    settings = loaded(tmp_path, EMPTY)
+    assert settings.default.enable_image_import
+    assert settings.default.hashing_algorithm == "sha512"
+    assert settings.default.node_staging_uri == "file:///tmp/staging/"
+    assert settings.section("glance_store")["filesystem_store_datadir"] == f"{tmp_path}/images"
+    assert settings.image_format.disk_formats == ()
+    assert faults(settings, registry) == []
+    account = options_of(KeystoneConfig, "keystone_authtoken", settings)
+    assert isinstance(account, KeystoneConfig)
+    assert account.cafile is None
+    ((_, broker),) = chosen_sinks(settings, registry)
+    assert isinstance(broker, AmqpConfig)
+    assert broker.ssl_ca_file is None
+
+
+def test_an_empty_option_leaves_the_default_of_its_profile(tmp_path: Path) -> None:
+    text = "[DEFAULT]\napi_version_profile = pike\nenable_image_import =\n"
+    assert not loaded(tmp_path, text).default.enable_image_import
