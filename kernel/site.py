@@ -162,10 +162,10 @@ async def build_site(settings: Settings, registry: Registry, deployment: UUID, n
 
 
 async def _backends(settings: Settings, registry: Registry, deployment: UUID, faults: list[str]) -> dict[str, Backend]:
-    enabled = dict(settings.default.enabled_backends)
+    enabled, option = dict(settings.default.enabled_backends), "[DEFAULT] enabled_backends"
     section_of = {name: name for name in enabled}
     if not enabled:
-        only = settings.glance_store.default_store
+        only, option = settings.glance_store.default_store, "[glance_store] default_store"
         enabled, section_of = {only: only}, {only: "glance_store"}
     backends: dict[str, Backend] = {}
     for name, driver_name in enabled.items():
@@ -177,11 +177,12 @@ async def _backends(settings: Settings, registry: Registry, deployment: UUID, fa
         driver = registry.stores.get(driver_name)
         if driver is None:
             known = ", ".join(sorted(registry.stores))
-            faults.append(
-                f"[DEFAULT] enabled_backends: unknown driver '{driver_name}' of store {name} (known: {known})"
-            )
+            faults.append(f"{option}: unknown driver '{driver_name}' of store {name} (known: {known})")
             continue
         options = settings.section(section_of[name])
+        if driver.unavailable:
+            faults.append(f"{option}: the driver {driver.name} of store {name} cannot be used: {driver.unavailable}")
+            continue
         store = await _connect(driver, name, section_of[name], options, settings, deployment, faults)
         weight = _weight(options.get("weight") or "0", name, faults)
         if store is not None:
@@ -228,9 +229,6 @@ async def _connect(
     deployment: UUID,
     faults: list[str],
 ) -> Store | None:
-    if driver.unavailable:
-        faults.append(f"store {name}: the driver {driver.name} cannot be used: {driver.unavailable}")
-        return None
     config = _validated(driver.config, options, section, faults)
     if config is None:
         return None

@@ -32,7 +32,7 @@ from handlers.protection import Protection
 from handlers.wire import Server
 from kernel._jail import die_with_parent
 from kernel.errors import ConfigError
-from kernel.extend import Authenticator, NotificationSink
+from kernel.extend import AuthBackend, Authenticator, NotificationSink
 from kernel.options import meant
 from kernel.registry import Registry
 from kernel.service import Role, Service, running
@@ -47,6 +47,8 @@ from plugins.limits.keystone import LimitsConfig, UnifiedLimits
 log = structlog.get_logger(__name__)
 
 _SINKS_OF_DRIVERS: Final = {"log": "log", "messaging": "amqp", "messagingv2": "amqp"}
+_SILENT_DRIVERS: Final = ("noop", "test", "routing")
+"""Drivers of oslo.messaging's that are accepted and send nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +74,29 @@ def auth_name(settings: Settings) -> str:
     return "keystone" if "keystone" in settings.paste_deploy.flavor else "none"
 
 
-async def authenticator(options: Options) -> Authenticator:
-    """The auth backend that the settings choose, connected; refuses to trust everybody beyond this machine."""
-    settings, registry = options.settings, options.registry
+def auth_backend(settings: Settings, registry: Registry) -> tuple[AuthBackend, object]:
+    """The auth backend that the settings choose, with its options; `ConfigError` when that cannot be."""
     name = auth_name(settings)
+    option = "[entrepot] auth" if settings.entrepot.auth else "[paste_deploy] flavor"
     backend = registry.auth.get(name)
     if backend is None:
-        raise ConfigError(f"[entrepot] auth: unknown backend '{name}' (known: {', '.join(sorted(registry.auth))})")
+        known = ", ".join(sorted(registry.auth))
+        raise _wrong([f"{option}: unknown backend '{name}' (known: {known})"], settings)
     if backend.unavailable:
-        raise ConfigError(f"[entrepot] auth: '{name}' cannot be used: {backend.unavailable}")
+        raise _wrong([f"{option}: '{name}' cannot be used: {backend.unavailable}"], settings)
+    return backend, options_of(backend.config, backend.section, settings)
+
+
+async def authenticator(options: Options) -> Authenticator:
+    """The auth backend, connected; refuses to trust everybody beyond this machine."""
+    settings = options.settings
+    backend, config = auth_backend(settings, options.registry)
     if backend.loopback_only and not _loopback(options.host) and not settings.entrepot.trust_everyone:
         raise ConfigError(
-            f"The auth backend '{name}' trusts every caller and may listen on loopback only, not on {options.host}; "
-            "choose another ([entrepot] auth) or set [entrepot] trust_everyone"
+            f"The auth backend '{backend.name}' trusts every caller and may listen on loopback only, "
+            f"not on {options.host}; choose another ([entrepot] auth) or set [entrepot] trust_everyone"
         )
-    return await backend.connect(options_of(backend.config, backend.section, settings))
+    return await backend.connect(config)
 
 
 def unified_limits(settings: Settings) -> UnifiedLimits | None:
@@ -100,23 +110,50 @@ def unified_limits(settings: Settings) -> UnifiedLimits | None:
 
 def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[NotificationSink, object]]:
     """Notification sinks that the settings name; without any configuration the log file."""
-    drivers = settings.oslo_messaging_notifications.driver
-    names = [*(_SINKS_OF_DRIVERS[name] for name in drivers if name in _SINKS_OF_DRIVERS), *settings.entrepot.sinks]
-    if not settings.config_dirs and not names:
-        names = ["log"]
-    chosen = []
-    for name in dict.fromkeys(names):
+    driver, sinks = "[oslo_messaging_notifications] driver", "[entrepot] sinks"
+    named = {_SINKS_OF_DRIVERS[name]: driver for name in _drivers(settings) if name in _SINKS_OF_DRIVERS}
+    named |= {name: sinks for name in settings.entrepot.sinks if name not in named}
+    if not settings.config_dirs and not named:
+        named = {"log": sinks}
+    chosen, faults = [], list[str]()
+    for name, option in named.items():
         sink = registry.sinks.get(name)
         if sink is None:
-            raise ConfigError(f"[entrepot] sinks: unknown sink '{name}' (known: {', '.join(sorted(registry.sinks))})")
-        if sink.unavailable:
-            raise ConfigError(f"[entrepot] sinks: '{name}' cannot be used: {sink.unavailable}")
-        chosen.append((sink, options_of(sink.config, sink.section, settings)))
+            faults.append(f"{option}: unknown sink '{name}' (known: {', '.join(sorted(registry.sinks))})")
+        elif sink.unavailable:
+            faults.append(f"{option}: '{name}' cannot be used: {sink.unavailable}")
+        else:
+            config, wrong = _options_or_faults(sink.config, sink.section, settings)
+            chosen.append((sink, config))
+            faults += wrong
+    if faults:
+        raise _wrong(faults, settings)
     return chosen
+
+
+def doubtful_drivers(settings: Settings) -> list[str]:
+    """Notification drivers that nobody knows: more likely a typing error than the wish to tell nobody."""
+    known = {*_SINKS_OF_DRIVERS, *_SILENT_DRIVERS}
+    return [
+        f"[oslo_messaging_notifications] driver: '{name}' is none of {', '.join(sorted(known))}, and sends nothing"
+        for name in dict.fromkeys(_drivers(settings))
+        if name not in known
+    ]
+
+
+def _drivers(settings: Settings) -> tuple[str, ...]:
+    return settings.oslo_messaging_notifications.driver
 
 
 def options_of(model: Any, section: str | None, settings: Settings) -> object:
     """An extension's options, validated, from its section and from what the service knows anyway."""
+    options, faults = _options_or_faults(model, section, settings)
+    if faults:
+        raise _wrong(faults, settings)
+    return options
+
+
+def _options_or_faults(model: Any, section: str | None, settings: Settings) -> tuple[object, list[str]]:
     messaging = settings.oslo_messaging_notifications
     given = {
         "state_dir": settings.state_dir,
@@ -129,10 +166,19 @@ def options_of(model: Any, section: str | None, settings: Settings) -> object:
     }
     written = meant(model, settings.section(section)) if section else {}
     try:
-        return model.model_validate({**given, **written})
+        return model.model_validate({**given, **written}), []
     except ValidationError as error:
-        faults = "; ".join(located(describe(section or "", item), settings) for item in error.errors())
-        raise ConfigError(f"The configuration is wrong: {faults}") from None
+        read_in = {"transport_url": "oslo_messaging_notifications" if messaging.transport_url else "DEFAULT"}
+        faults = []
+        for item in error.errors():
+            name = str(item["loc"][0]) if item["loc"] else ""
+            elsewhere = None if name in written else read_in.get(name)
+            faults.append(describe(elsewhere or section or "", item))
+        return None, faults
+
+
+def _wrong(faults: list[str], settings: Settings) -> ConfigError:
+    return ConfigError("The configuration is wrong:\n  " + "\n  ".join(located(fault, settings) for fault in faults))
 
 
 def _loopback(host: str) -> bool:
@@ -159,6 +205,10 @@ async def serving(
     protection = await asyncio.to_thread(Protection.of, options.settings, policy)
     image_schema = await asyncio.to_thread(ImageSchema.of, options.settings)
     async with contextlib.AsyncExitStack() as stack:
+        identity = None
+        if options.role != "worker":
+            identity = await authenticator(options)
+            stack.push_async_callback(identity.close)
         limits = await asyncio.to_thread(unified_limits, options.settings)
         if limits is not None:
             stack.push_async_callback(limits.close)
@@ -174,11 +224,13 @@ async def serving(
                 limits=limits,
             )
         )
+        for doubt in doubtful_drivers(options.settings):
+            log.warning("probably_not_meant", option=doubt)
         port = 0
-        if options.role != "worker":
+        if identity is not None:
             for doubt in policy.doubts():
                 log.warning("probably_not_meant", option=doubt)
-            app = App(service, await authenticator(options), policy, protection, image_schema)
+            app = App(service, identity, policy, protection, image_schema)
             stack.push_async_callback(app.close)
             port = await _listen(app, options, stack)
         yield service, port

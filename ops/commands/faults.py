@@ -16,7 +16,7 @@ from kernel.extend import LocalFiles, StoreDriver, StoreSite
 from kernel.registry import Registry
 from kernel.settings import Settings
 from kernel.site import Site, build_site
-from ops.server import auth_name, chosen_sinks, options_of, unified_limits
+from ops.server import auth_backend, chosen_sinks, doubtful_drivers, unified_limits
 
 
 def listed(error: ConfigError) -> list[str]:
@@ -39,7 +39,7 @@ def faults(settings: Settings, registry: Registry) -> list[str]:
 def doubts(settings: Settings, registry: Registry) -> list[str]:
     """What of settings without faults is probably not meant."""
     site = asyncio.run(_site_of(settings, registry))
-    return [*site.warnings, *Policy.of(settings).doubts()]
+    return [*site.warnings, *Policy.of(settings).doubts(), *doubtful_drivers(settings)]
 
 
 def _site(settings: Settings, registry: Registry) -> None:
@@ -55,13 +55,7 @@ def _sinks(settings: Settings, registry: Registry) -> None:
 
 
 def _auth(settings: Settings, registry: Registry) -> None:
-    name = auth_name(settings)
-    backend = registry.auth.get(name)
-    if backend is None:
-        raise ConfigError(f"[entrepot] auth: unknown backend '{name}' (known: {', '.join(sorted(registry.auth))})")
-    if backend.unavailable:
-        raise ConfigError(f"[entrepot] auth: '{name}' cannot be used: {backend.unavailable}")
-    options_of(backend.config, backend.section, settings)
+    auth_backend(settings, registry)
 
 
 def _rules(settings: Settings, registry: Registry) -> None:

@@ -17,6 +17,7 @@ from kernel.registry import discover
 from ops import reference
 from ops.commands.faults import faults
 from ops.config import IMPORT, MAIN, load, unused
+from ops.server import Options, serving
 from tests.support.formats import RAW1K
 from tests.support.operators import glance_api_conf, glance_image_import_conf
 from tests.support.plugging import imported
@@ -381,3 +382,14 @@ def faults_of(settings: Any, registry: Any) -> list[str]:
     thread.start()
     thread.join()
     return found
+
+
+async def test_a_service_that_may_not_listen_begins_no_work(dsn: str, directory: Path) -> None:
+    (directory / MAIN).write_text(single(directory).replace("auth = headers", "auth = none"))
+    registry = discover()
+    settings = load([directory / MAIN], registry=registry, state=directory, environment={})
+    options = Options(settings=settings, registry=registry, dsn=dsn, host="0.0.0.0", port=0)
+    with capture_logs() as logs, pytest.raises(ConfigError, match="may listen on loopback only"):
+        async with serving(options, dsn):
+            pass
+    assert not [entry for entry in logs if entry["event"] == "service_started"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from kernel.errors import ConfigError
 from kernel.registry import Registry, discover
 from kernel.settings import Settings
-from ops.commands.faults import faults
+from ops.commands.faults import doubts, faults
 from ops.config import MAIN, load, unused
 from ops.former import FORMER
 from ops.reference import chapters
@@ -181,3 +182,65 @@ def test_an_option_that_is_left_empty_is_not_set_unless_it_is_a_list(tmp_path: P
 def test_an_empty_option_leaves_the_default_of_its_profile(tmp_path: Path) -> None:
     text = "[DEFAULT]\napi_version_profile = pike\nenable_image_import =\n"
     assert not loaded(tmp_path, text).default.enable_image_import
+
+
+# --- where it is wrong -----------------------------------------------------------------------
+
+
+WRONG = """
+[DEFAULT]
+transport_url = fake://
+[glance_store]
+default_store = tape
+[oslo_messaging_notifications]
+driver = messagingv2
+[entrepot]
+auth = psychic
+sinks = webhook, pigeon
+[oslo_messaging_rabbit]
+heartbeat_timeout_threshold = now and then
+"""
+
+
+def test_every_fault_is_told_with_the_file_and_the_option_that_it_was_written_in(tmp_path: Path) -> None:
+    registry = discover()
+    found = faults(loaded(tmp_path, WRONG), registry)
+    main = str(tmp_path / MAIN)
+    assert [fault.partition("'")[0].removeprefix(f"{main}: ") for fault in found if fault.startswith(main)] == [
+        "[glance_store] default_store: unknown driver ",
+        "[DEFAULT] transport_url: transport_url must look like rabbit://user:password@host:port/vhost",
+        "[oslo_messaging_rabbit] heartbeat_timeout_threshold: Input should be a valid integer, "
+        "unable to parse string as an integer",
+        "[entrepot] sinks: unknown sink ",
+        "[entrepot] auth: unknown backend ",
+    ]
+    assert [fault for fault in found if not fault.startswith(main)] == ["[sink_webhook] url: Field required"]
+
+
+def test_what_an_extension_lacks_is_told_of_the_option_that_asks_for_it(tmp_path: Path) -> None:
+    found = discover()
+    registry = replace(
+        found,
+        sinks={name: replace(sink, unavailable="it is not installed") for name, sink in found.sinks.items()},
+        auth={name: replace(backend, unavailable="it is not installed") for name, backend in found.auth.items()},
+        stores={name: replace(driver, unavailable="it is not installed") for name, driver in found.stores.items()},
+    )
+    text = "[oslo_messaging_notifications]\ndriver = messagingv2\n[paste_deploy]\nflavor = keystone\n"
+    told = faults(
+        loaded(tmp_path, f"{text}[DEFAULT]\nenabled_backends = a:s3\n[glance_store]\ndefault_backend=a\n"), registry
+    )
+    assert (
+        f"{tmp_path / MAIN}: [oslo_messaging_notifications] driver: 'amqp' cannot be used: it is not installed" in told
+    )
+    assert f"{tmp_path / MAIN}: [paste_deploy] flavor: 'keystone' cannot be used: it is not installed" in told
+    reason = "the driver s3 of store a cannot be used: it is not installed"
+    assert f"{tmp_path / MAIN}: [DEFAULT] enabled_backends: {reason}" in told
+
+
+def test_a_driver_of_notifications_that_nobody_knows_is_doubtful(tmp_path: Path) -> None:
+    section = "[oslo_messaging_notifications]\ndriver = mesagingv2\ndriver = noop\n"
+    told = doubts(loaded(tmp_path, section), discover())
+    assert [doubt for doubt in told if "driver" in doubt] == [
+        "[oslo_messaging_notifications] driver: 'mesagingv2' is none of log, messaging, messagingv2, noop, routing, "
+        "test, and sends nothing"
+    ]
