@@ -73,9 +73,9 @@ class Policy:
 
     def refresh(self) -> None:
         """Use what the files say by now; while one of them is faulty, the rules that were good last."""
-        if self._files is None or not self._files.changed():
-            return
         try:
+            if self._files is None or not self._files.changed():
+                return
             self.replace(self._files.read())
         except (ConfigError, OSError) as error:
             log.error("policy_not_reloaded", reason=str(error))
@@ -154,7 +154,7 @@ class Policy:
 
     def doubts(self) -> list[str]:
         """What an operator may have overlooked."""
-        doubts = []
+        doubts = self._files.doubts() if self._files else []
         if "https" in self._remote and not self._options.remote_ssl_verify_server_crt:
             doubts.append("[oslo_policy] remote_ssl_verify_server_crt is off: any server may answer https: checks")
         anybody = Actor(user_id="somebody", project_id="some project", roles=frozenset({"member", "reader"}))

@@ -25,6 +25,8 @@ logging.getLogger("oslo_policy").setLevel(logging.CRITICAL)  # what is wrong wit
 Rules = Mapping[str, Any]
 """Rule name -> expression: text, or the old syntax of lists."""
 
+_FORMER_NAME: Final = "policy.json"
+
 EVERY: Final = 1.0
 """Seconds between two looks at the files' time stamps."""
 
@@ -58,6 +60,17 @@ class PolicyFiles:
             return False
         self._next_look = now + self._every
         return _stamp(self._paths()) != self._stamp
+
+    def doubts(self) -> list[str]:
+        """A file under the name that it had by default in earlier releases, which nobody reads any more."""
+        if any(path.is_file() for path in self._candidates(self._options.policy_file)):
+            return []
+        option = "[oslo_policy] policy_file"
+        return [
+            f"{option}: {path} is not read, unless it is named here: without, the file is {self._options.policy_file}"
+            for path in self._candidates(_FORMER_NAME)
+            if path.is_file()
+        ]
 
     def _paths(self) -> list[Path]:
         main = [path for path in self._candidates(self._options.policy_file) if path.is_file()][:1]

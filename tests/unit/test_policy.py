@@ -181,6 +181,31 @@ def test_another_name_and_an_empty_file(tmp_path: Path) -> None:
     assert Policy.of(settings(tmp_path, policy_file=str(tmp_path / "rules.json"))).allowed(ALICE, "get_images")
 
 
+def test_a_file_under_its_former_name_is_not_read_and_that_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "policy.json", '{"get_images": "!"}')
+    policy = Policy.of(settings(tmp_path))
+    assert policy.allowed(ALICE, "get_images")
+    (doubt,) = policy.doubts()
+    assert f"{tmp_path}/policy.json is not read" in doubt
+    assert not Policy.of(settings(tmp_path, policy_file="policy.json")).doubts()
+    write(tmp_path / "policy.yaml", "")
+    assert not Policy.of(settings(tmp_path)).doubts()
+
+
+def test_a_directory_that_cannot_be_looked_into_any_more_leaves_the_rules_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "policy.d" / "10.yaml", "get_images: '!'")
+    policy = Policy.of(settings(tmp_path), every=0)
+
+    def closed(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    policy.refresh()
+    assert not policy.allowed(ALICE, "get_images")
+
+
 @pytest.mark.parametrize(
     "text",
     ["a: b: c", "- a\n- b", "get_images: true", "get_images:", "1: ''", "get_images: 'role:a or'", "\x00", "x: {}"],
