@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from kernel.errors import Unavailable
+from kernel.errors import ConfigError, Unavailable
 
 LOST: Final = (
     OSError,
@@ -78,9 +78,19 @@ async def connect(dsn: str, application: str, **settings: str) -> Any:
         except BaseException:
             await let_go(connection)
             raise
+    except (ValueError, OverflowError):
+        raise _senseless() from None
     except LOST as error:
         raise Unavailable(f"The database cannot be reached ({type(error).__name__})") from error
     return connection
+
+
+def _senseless() -> ConfigError:
+    """A DSN that asyncpg cannot read; its own words for that may hold a piece of the password."""
+    return ConfigError(
+        "The DSN of the database cannot be understood; it looks like postgresql://user:password@host:5432/name, "
+        "and what is special in a password is written as %XX"
+    )
 
 
 async def let_go(connection: Any) -> None:
@@ -102,6 +112,8 @@ class Database:
         try:
             self._pool = await self._make_pool(1)
             self._planning = await self._make_pool(0, **_PLANNED)
+        except (ValueError, OverflowError):
+            raise _senseless() from None
         except LOST as error:
             raise Unavailable(f"The database cannot be reached ({type(error).__name__}: {error})") from error
 

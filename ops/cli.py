@@ -10,7 +10,8 @@ import importlib
 import os
 import sys
 from difflib import get_close_matches
-from typing import Any, Final
+from importlib.metadata import version
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -73,8 +74,19 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"entrepot {version('entrepot')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root(context: typer.Context) -> None:
+def root(
+    context: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", help="Tell the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     """The image import service: Glance's API v2 on an event log."""
     if context.invoked_subcommand != "serve":
         logs.quiet()

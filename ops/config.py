@@ -121,12 +121,14 @@ def read(path: Path) -> Raw:
     """One file as written."""
     reader = _Reader()
     try:
-        with path.open(encoding="utf-8") as lines:
-            reader.parse(lines)
+        text = path.read_text(encoding="utf-8-sig")
+        reader.parse(text.split("\n"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (iniparser.ParseError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no configuration file: {error}") from None
+    if "\0" in text:
+        raise ConfigError(f"{path} is no configuration file: it holds a NUL character")
     return reader.found
 
 
@@ -179,6 +181,8 @@ def _beside(named: list[Path]) -> list[Path]:
 def _usual(environment: Mapping[str, str]) -> list[Path]:
     """The first directory that holds a file of ours or Glance's."""
     chosen = environment.get("OS_GLANCE_CONFIG_DIR")
+    if chosen and not any((Path(chosen) / name).exists() for name in (IMPORT, MAIN, OURS)):
+        raise ConfigError(f"OS_GLANCE_CONFIG_DIR is {chosen}, where there is no {MAIN}")
     home = environment.get("XDG_CONFIG_HOME") or (f"{environment['HOME']}/.config" if environment.get("HOME") else "")
     for place in (chosen,) if chosen else (f"{home}/entrepot" if home else None, *_PLACES):
         if place is None:

@@ -1,4 +1,4 @@
-"""Options by names that they had in earlier releases, and that Glance and its libraries still read.
+"""Options by names that they had in earlier releases of Glance and its libraries.
 
 They count as if written under today's name; a file that has both means today's.
 """

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kernel.errors import Unavailable
+from kernel.errors import ConfigError, Unavailable
 from kernel.events import Digests
 from kernel.streams import digest
 from ops.commands import event_json, following, history, import_, terminal, units
@@ -63,7 +63,10 @@ def demo_command(
 @contextlib.contextmanager
 def _directory(state: Path | None) -> Iterator[Path]:
     if state is not None:
-        state.mkdir(parents=True, exist_ok=True)
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{state} cannot be made: {error.strerror}") from None
         yield state.absolute()
         return
     made = Path(tempfile.mkdtemp(prefix="entrepot-demo-"))

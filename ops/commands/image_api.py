@@ -143,7 +143,7 @@ class ImageApi:
                 if response.status >= 300:
                     await self._refuse(what, response)
                 yield response
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise Unavailable(f"'{self.url}' is no address of a service") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"The service at {self.url} does not answer: {_reason(error)}") from error

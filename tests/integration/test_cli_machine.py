@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,26 @@ def test_trouble_with_the_database_is_one_line(tmp_path: Path) -> None:
     said = here("events", "--state", tmp_path).refused()
     assert said == f"There is no database under {tmp_path}: name one with --state or --database"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["nonsense", "mysql://h/x", "postgresql://h:abc/x", "postgresql://u:p#w@h/x", "postgresql://127.0.0.1:99999/x"],
+)
+def test_a_dsn_that_makes_no_sense_is_said_to_be_one_and_never_shown(dsn: str) -> None:
+    for verb in ("events", "migrate"):
+        assert here(verb, "--database", dsn).refused().startswith("The DSN of the database cannot be understood; ")
+
+
+def test_directories_that_cannot_be_and_addresses_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = here("demo", "--state", tmp_path / "file" / "x").refused()
+    assert said == f"{tmp_path}/file/x cannot be made: Not a directory"
+    assert here("import", tmp_path / "file", "--url", "ftp://x").refused() == "'ftp://x' is no address of a service"
+
+
+def test_the_version_is_told() -> None:
+    assert entrepot("--version").ended(OK).out == f"entrepot {version('entrepot')}\n"
 
 
 # --- schema --------------------------------------------------------------------------------

@@ -244,3 +244,23 @@ def test_a_driver_of_notifications_that_nobody_knows_is_doubtful(tmp_path: Path)
         "[oslo_messaging_notifications] driver: 'mesagingv2' is none of log, messaging, messagingv2, noop, routing, "
         "test, and sends nothing"
     ]
+
+
+# --- files that are none -----------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    assert not loaded(tmp_path, "\ufeff[DEFAULT]\r\nenable_image_import = no\r\n").default.enable_image_import
+
+
+def test_a_nul_refuses_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path / MAIN} is no configuration file: it holds a NUL"):
+        loaded(tmp_path, "[DEFAULT]\nnode_staging_uri = file:///a\0b\n")
+
+
+def test_a_directory_that_is_named_and_holds_no_files_is_no_wish_for_defaults(tmp_path: Path) -> None:
+    environment = {"OS_GLANCE_CONFIG_DIR": str(tmp_path / "etc"), "HOME": "/nowhere"}
+    with pytest.raises(
+        ConfigError, match=rf"OS_GLANCE_CONFIG_DIR is {tmp_path}/etc, where there is no glance-api\.conf"
+    ):
+        load(registry=Registry(), environment=environment)
