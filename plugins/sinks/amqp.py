@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from ssl import SSLContext, create_default_context
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext, create_default_context
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from kernel.codec import encode
 from kernel.errors import Unavailable
@@ -51,16 +51,53 @@ class AmqpConfig(BaseModel):
     drivers: IniList = ()
     publisher_id: str = "image.localhost"
     amqp_durable_queues: IniBool = Field(False, description="Whether exchange and queues outlive the broker.")
+    rabbit_quorum_queue: IniBool = Field(False, description="Quorum queues; they are durable, and so is the exchange.")
+    rabbit_quorum_delivery_limit: int = Field(0, ge=0, description="x-delivery-limit of quorum queues; 0 is none.")
+    rabbit_quorum_max_memory_length: int = Field(
+        0, ge=0, description="x-max-in-memory-length of quorum queues; 0 is none."
+    )
+    rabbit_quorum_max_memory_bytes: int = Field(
+        0, ge=0, description="x-max-in-memory-bytes of quorum queues; 0 is none."
+    )
     heartbeat_timeout_threshold: int = Field(60, ge=0, description="Seconds between heartbeats; 0 is none.")
     ssl: IniBool = Field(False, description="Speak TLS; the broker's certificate is verified.")
     ssl_ca_file: Path | None = Field(None, description="Authorities to trust; unset: those of the system.")
     ssl_cert_file: Path | None = Field(None, description="Our own certificate, for brokers that want one.")
-    ssl_key_file: Path | None = Field(None, description="Its key.")
+    ssl_key_file: Path | None = Field(None, description="Its key; unset: in the same file.", validate_default=True)
 
     @field_validator("transport_url")
     @classmethod
     def _parses(cls, value: str | None) -> str | None:
         parse(value or "rabbit://")
+        return value
+
+    @field_validator("ssl_ca_file")
+    @classmethod
+    def _trusted(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and _encrypted(info.data):
+            try:
+                create_default_context(cafile=str(value))
+            except OSError as error:
+                raise ValueError(f"{value} holds no certificates: {error.strerror or error}") from None
+        return value
+
+    @field_validator("ssl_cert_file")
+    @classmethod
+    def _there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and _encrypted(info.data) and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("ssl_key_file")
+    @classmethod
+    def _belongs(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("ssl_cert_file")
+        if certificate is not None and _encrypted(info.data):
+            try:
+                SSLContext(PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, value)
+            except OSError as error:
+                what = f"{value} is not usable with" if value else "there is no usable key in"
+                raise ValueError(f"{what} ssl_cert_file {certificate}: {error.strerror or error}") from None
         return value
 
     @property
@@ -71,6 +108,22 @@ class AmqpConfig(BaseModel):
     def forms(self) -> tuple[str, ...]:
         """The drivers named; without one the newer form."""
         return tuple(name for name in (V1, V2) if name in self.drivers) or (V2,)
+
+    @property
+    def durable(self) -> bool:
+        return self.amqp_durable_queues or self.rabbit_quorum_queue
+
+    @property
+    def queue_arguments(self) -> dict[str, str | int]:
+        """Beside their names, what makes the queues those that oslo.messaging would declare."""
+        if not self.rabbit_quorum_queue:
+            return {}
+        limits = {
+            "x-delivery-limit": self.rabbit_quorum_delivery_limit,
+            "x-max-in-memory-length": self.rabbit_quorum_max_memory_length,
+            "x-max-in-memory-bytes": self.rabbit_quorum_max_memory_bytes,
+        }
+        return {"x-queue-type": "quorum", **{name: limit for name, limit in limits.items() if limit}}
 
     def context(self) -> SSLContext:
         context = create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
@@ -167,15 +220,45 @@ class AmqpSink:
                 client_properties={"connection_name": f"entrepot {self._config.publisher_id}"},
                 heartbeat=self._config.heartbeat_timeout_threshold,
             )
+            await self._declare()
             channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-            durable = self._config.amqp_durable_queues
-            self._exchange = await channel.declare_exchange(
-                self._config.control_exchange, aio_pika.ExchangeType.TOPIC, durable=durable
-            )
-            for topic in self._config.topics:
-                for priority in ("info", "error"):
-                    queue = await channel.declare_queue(f"{topic}.{priority}", durable=durable)
-                    await queue.bind(self._exchange, routing_key=f"{topic}.{priority}")
+            self._exchange = await channel.get_exchange(self._config.control_exchange, ensure=False)
+
+    async def _declare(self) -> None:
+        import aio_pika
+
+        name, durable = self._config.control_exchange, self._config.durable
+        kind, arguments = aio_pika.ExchangeType.TOPIC, self._config.queue_arguments
+        await self._have(
+            name, lambda channel, there: channel.declare_exchange(name, kind, durable=durable, passive=there)
+        )
+        for key in (f"{topic}.{priority}" for topic in self._config.topics for priority in ("info", "error")):
+            queue = await self._have(key, _queue(key, durable, arguments))
+            await queue.bind(name, routing_key=key)
+
+    async def _have(self, name: str, declare: Callable[[Any, bool], Awaitable[Any]]) -> Any:
+        """Declare something; what is there already, made by others in another way, will do as well."""
+        from aiormq.exceptions import ChannelPreconditionFailed
+
+        channel = await self._connection.channel()
+        try:
+            return await declare(channel, False)
+        except ChannelPreconditionFailed as error:  # which has closed the channel
+            log.warning("broker_has_it_otherwise", name=name, reason=str(error))
+            return await declare(await self._connection.channel(), True)
+
+
+def _queue(name: str, durable: bool, arguments: dict[str, str | int]) -> Callable[[Any, bool], Awaitable[Any]]:
+    def declare(channel: Any, there: bool) -> Any:
+        return channel.declare_queue(name, durable=durable, arguments=arguments, passive=there)
+
+    return declare
+
+
+def _encrypted(options: Mapping[str, Any]) -> bool:
+    """Whether any broker is spoken to in TLS, by what is known of the options so far."""
+    url = options.get("transport_url") or "rabbit://"
+    return bool(options.get("ssl")) or any(broker.tls for broker in parse(url))
 
 
 def written(message: Notification, publisher_id: str, form: str) -> bytes:
