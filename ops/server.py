@@ -105,7 +105,10 @@ def unified_limits(settings: Settings) -> UnifiedLimits | None:
         return None
     config = options_of(LimitsConfig, "oslo_limit", settings)
     assert isinstance(config, LimitsConfig)
-    return UnifiedLimits(config)
+    try:
+        return UnifiedLimits(config)
+    except ConfigError as error:
+        raise _wrong([str(error)], settings) from None
 
 
 def chosen_sinks(settings: Settings, registry: Registry) -> list[tuple[NotificationSink, object]]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
 from kernel.codec import encode
 from kernel.errors import Unavailable
@@ -36,6 +36,16 @@ class WebhookConfig(BaseModel):
     timeout: float = Field(10.0, gt=0, description="Seconds that one request may take.")
     concurrency: int = Field(8, ge=1, description="Images whose events are posted side by side.")
     publisher_id: str = "image.localhost"
+
+    @field_validator("ca_file")
+    @classmethod
+    def _trusted(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=str(value))
+            except OSError as error:
+                raise ValueError(f"{value} holds no certificates: {error.strerror or error}") from None
+        return value
 
 
 class WebhookSink:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import ValidationError
 
 from kernel.errors import Unavailable
 from kernel.extend import Refused
@@ -96,3 +98,10 @@ async def test_what_will_never_be_taken_holds_back_its_own_image_only(
     assert [event["id"] for event in there.events] == [str(other.id)]
     await sink.deliver([other])
     assert len(there.events) == 1
+
+
+def test_authorities_that_cannot_be_read_refuse_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    for name in ("absent.pem", "empty.pem"):
+        with pytest.raises(ValidationError, match=f"{name} holds no certificates"):
+            WebhookConfig.model_validate({"url": "https://h/", "ca_file": tmp_path / name})
