@@ -29,12 +29,15 @@ from kernel.feed import Feed
 from kernel.ids import new_id
 from kernel.log import EventLog
 from kernel.marks import mark
-from kernel.recorded import IMAGE, Recorded
+from kernel.recorded import Recorded
 
 log = structlog.get_logger(__name__)
 
 _RETRY_PARKED: Final = 30.0
 _LONGEST_PAUSE: Final = 30.0
+
+_PAGE: Final = 500
+"""Events of a parked stream that are tried at once."""
 
 _MOST_PARKED: Final = 100
 """Streams that are parked at most; what they miss grows, and is remembered with the checkpoint."""
@@ -241,13 +244,16 @@ class Consumer:
     async def _retry_parked(self) -> None:
         """Try parked streams from where they stopped; the ones that go through take part again."""
         for stream, (position, _) in list(self._parked.items()):
-            events = [
-                item
-                for item in await self._log.read_stream(IMAGE, stream, 0, 10_000)
-                if position <= item.position <= self.position
-            ]
-            with contextlib.suppress(Parked):
-                await self._effect.apply(events)
+            try:
+                while events := await self._log.read_of(stream, position - 1, self.position, _PAGE):
+                    await self._effect.apply(events)
+                    position = events[-1].position + 1
+            except Parked as parked:
+                self._parked[stream] = position, parked.streams[stream]
+            except (EntrepotError, OSError, TimeoutError) as error:
+                self._parked[stream] = position, str(error)
+                break  # it is the receiver, which others would wait for as well
+            else:
                 del self._parked[stream]
                 log.info("stream_resumed", consumer=self.name, stream=str(stream))
         await self._move(self.position)

@@ -72,6 +72,10 @@ class EventLog(Protocol):
         """Events of one stream with a version above `after`."""
         ...
 
+    async def read_of(self, stream: UUID, after: int, until: int, limit: int = 500) -> list[Recorded]:
+        """Events of the streams of one id, whatever their category, with positions above `after`, up to `until`."""
+        ...
+
     async def read_all(self, after: int, limit: int = 1000) -> list[Recorded]:
         """Events with a position above `after`; `LogBroken` if there is a hole."""
         ...

@@ -230,6 +230,20 @@ async def test_reads_of_an_image_never_conflict_with_writes_to_it(bench: Bench) 
     assert positions(await bench.log.read_all(0)) == [1, 2, 3, 4]
 
 
+async def test_what_lies_under_one_id_is_read_in_the_order_of_the_log(bench: Bench) -> None:
+    stream, other = new_id(), new_id()
+    sent = e.ImageSent(image_id=str(stream), owner="pA", sent=1, asked=1)
+    await bench.log.append(request(stream, created(stream), expected=0))
+    await bench.log.append(request(stream, sent, category=ACCESS, expected=None))
+    await bench.log.append(request(other, created(other), expected=0))
+    await bench.log.append(request(stream, e.TagAdded(tag="t"), expected=1))
+    await bench.log.append(request(stream, sent, category=ACCESS, expected=None))
+    assert positions(await bench.log.read_of(stream, 0, 99)) == [1, 2, 4, 5]
+    assert positions(await bench.log.read_of(stream, 1, 4)) == [2, 4]
+    assert positions(await bench.log.read_of(stream, 0, 99, 3)) == [1, 2, 4]
+    assert await bench.log.read_of(new_id(), 0, 99) == []
+
+
 async def test_ids_that_differ_in_case_are_one_stream(bench: Bench) -> None:
     upper = "ABCDEF01-2345-4789-ABCD-EF0123456789"
     stream = stream_of(upper)

@@ -18,7 +18,7 @@ from kernel.notifications import Notification
 from plugins.sinks import webhook
 from plugins.sinks.webhook import WebhookConfig
 from tests.support.collector import Collector
-from tests.support.hook import hook
+from tests.support.hook import Hook, hook
 from tests.support.log_memory import MemoryLog
 from tests.support.running import Site, single, site
 
@@ -82,6 +82,39 @@ async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, 
     assert b"answered 400" in parked
     assert [event["id"] for event in there.events if event.get("subject") == good] == [str(note.id) for note in told]
     assert not [event for event in there.events if event.get("subject") == bad]
+
+
+async def test_what_is_parked_is_told_of_downloads_too_once_the_receiver_takes_it(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in a stream of their own beside the image's; the order of both is that of the log."""
+    monkeypatch.setattr(consumers, "_RETRY_PARKED", 0.3)
+    monkeypatch.setattr(consumers, "_PAGE", 3)
+    async with hook() as there:
+        there.judge = lambda event: 400 if event["type"] == "image.send" else 204
+        config = WebhookConfig.model_validate({"url": there.url})
+        async with with_sink(dsn, directory, webhook.EXTENSION, config) as running:
+            image = await running.image()
+            assert await running.upload(image, b"x") == 204
+            for name in ("a", "b"):
+                assert (await running.call("GET", f"/images/{image}/file")).status == 200
+                await running.until(lambda name=name: len(sent(running, image)) == 1 + (name == "b"))  # type: ignore[misc]
+                assert (await running.patch(image, {"op": "replace", "path": "/name", "value": name})).status == 200
+            await running.settled(DEADLINE)
+            there.judge = lambda event: 204
+            await running.until(lambda: events_of(there, image)[-1:] == [str(running.notes.of(image)[-1].id)], DEADLINE)
+            told = [str(note.id) for note in running.notes.of(image)]
+        assert len(told) == len(set(told))
+        assert list(dict.fromkeys(events_of(there, image))) == told
+
+
+def sent(running: Site, image: str) -> list[Notification]:
+    return [note for note in running.notes.of(image) if note.event_type == "image.send"]
+
+
+def events_of(there: Hook, image: str) -> list[str]:
+    """Ids of what was taken, as often as it was."""
+    return [event["id"] for event in there.events if event.get("subject") == image]
 
 
 async def test_a_receiver_that_refuses_everything_holds_the_sink_up(

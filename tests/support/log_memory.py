@@ -173,6 +173,10 @@ class MemoryLog:
         found = [item for item in self._read(0, len(self.rows)) if (item.category, item.stream) == (category, stream)]
         return found[after : after + limit]
 
+    async def read_of(self, stream: UUID, after: int, until: int, limit: int = 500) -> list[Recorded]:
+        found = [item for item in self._read(after, len(self.rows)) if item.stream == stream]
+        return [item for item in found if item.position <= until][:limit]
+
     async def read_all(self, after: int, limit: int = 1000) -> list[Recorded]:
         page = self._read(after, limit)
         assert_contiguous(page, after)
