@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from kernel.errors import ConfigError
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 _SECRET: Final = re.compile(r"password|passwd|secret|token|access_key|private_key", re.IGNORECASE)
+_HIDDEN: Final = "***"
 _OUR_CHOICE: Final = "chosen by entrepot"
 
 
@@ -134,11 +136,17 @@ def _options(settings: Settings, registry: Registry) -> Iterator[tuple[str, str,
     for section, extension in extension_sections(settings, registry):
         written = settings.section(section)
         for name, field in extension.model_fields.items():
+            handed_over = field.description is None or field.exclude
             told_anyway = field.is_required() and name not in written
-            if (section, name) not in seen and not told_anyway:
+            if (section, name) not in seen and not told_anyway and not (handed_over and name not in written):
                 seen.add((section, name))
                 default = None if field.is_required() else field.get_default(call_default_factory=True)
-                yield section, name, _option(settings, section, name, written.get(name, default))
+                value = written.get(name, default)
+                yield section, name, _option(settings, section, name, _HIDDEN if value and _secret(field) else value)
+
+
+def _secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _option(settings: Settings, section: str, name: str, value: Any) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def _shown(name: str, value: Any) -> Any:
         case None | bool() | int() | float():
             return value
         case str() if value and _SECRET.search(name):
-            return "***"
+            return _HIDDEN
         case dict():
             return {key: _shown(key, item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -168,7 +176,7 @@ def _without_password(text: str) -> str:
     try:
         parts = urlsplit(text)
     except ValueError:
-        return "***"
+        return _HIDDEN
     return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}")) if "@" in parts.netloc else text
 
 

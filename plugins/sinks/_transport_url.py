@@ -54,7 +54,8 @@ def _broker(text: str, vhost: str, tls: bool) -> Broker:
     else:
         host, _, port = where.partition(":")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"transport_url: '{port}' is no port number")
+        # What stands there may be a piece of a password with a slash in it.
+        raise ValueError("transport_url: a port is no number (what is special in a password is written as %XX)")
     return Broker(
         host=host or "localhost",
         port=int(port) if port else 5671 if tls else 5672,

@@ -156,6 +156,7 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(place: Path) -
     config = place / "glance-api.conf"
     config.write_text(
         f"{config.read_text()}\n[oslo_messaging_notifications]\ntransport_url = rabbit://u:hidden@host:5672/\n"
+        "[sink_webhook]\nurl = https://host/\nauthorization = Bearer hidden\n"
     )
     environment = {"ENTREPOT_DEFAULT__IMAGE_TAG_QUOTA": "7"}
     asked = ("config", "show", "--config-file", config, "--state", place / "state")
@@ -165,6 +166,8 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(place: Path) -
     assert shown["DEFAULT"]["image_size_cap"] == {"value": 1099511627776, "origin": None}
     assert shown["fast"]["filesystem_store_datadir"]["value"] == str(place / "fast")
     assert shown["oslo_messaging_notifications"]["transport_url"]["value"] == "rabbit://***@host:5672/"
+    assert shown["sink_webhook"]["authorization"] == {"value": "***", "origin": str(config)}
+    assert "publisher_id" not in shown["sink_webhook"]  # handed over by the service
     ran = here(*asked, "--changed", **environment).ended(OK)
     assert "hidden" not in ran.out
     assert re.search(r"image_tag_quota +the environment +7", ran.out)

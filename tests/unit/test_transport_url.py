@@ -45,7 +45,16 @@ def test_several_brokers_share_the_virtual_host() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "host:5672", "http://host", "rabbit:/x", "rabbit://u:hidden@host:x", "rabbit://u:hidden@host:0"]
+    "url",
+    [
+        "",
+        "host:5672",
+        "http://host",
+        "rabbit:/x",
+        "rabbit://u:hidden@host:x",
+        "rabbit://u:hidden@host:0",
+        "rabbit://u:hidden/hidden@host:5672/",
+    ],
 )
 def test_what_is_no_transport_url_is_refused_without_telling_the_password(url: str) -> None:
     with pytest.raises(ValueError) as refused:
