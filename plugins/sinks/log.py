@@ -42,18 +42,43 @@ class LogSink:
         await asyncio.to_thread(self._write, lines)
 
     async def close(self) -> None:
+        self._let_go()
+
+    def _write(self, lines: bytes) -> None:
+        try:
+            view = memoryview(lines)
+            fd = self._opened()
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fdatasync(fd)
+        except OSError:
+            self._let_go()  # the line may have broken off, which whoever opens the file mends
+            raise
+
+    def _opened(self) -> int:
+        """The file at its place, which may be another than before: logs are rotated."""
+        path = self._config.file
+        if self._fd is not None and not _is(path, self._fd):
+            self._let_go()
+        if self._fd is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                os.write(self._fd, b"\n")
+        return self._fd
+
+    def _let_go(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def _write(self, lines: bytes) -> None:
-        if self._fd is None:
-            self._config.file.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._config.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        view = memoryview(lines)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        os.fdatasync(self._fd)
+
+def _is(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 EXTENSION = NotificationSink(
