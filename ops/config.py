@@ -165,16 +165,15 @@ def _renamed(found: Raw) -> dict[tuple[str, str], str]:
 
 
 def _beside(named: list[Path]) -> list[Path]:
-    """The files named, with the import file and the drop-ins that belong to them."""
+    """The files named, with the import file and ours beside the main one, and the drop-ins of them all."""
     paths: list[Path] = []
     for path in named:
+        before = after = None
         if path.name == MAIN:
-            paths += [file for file in (path.parent / IMPORT,) if file.exists() and file not in named]
-        paths.append(path)
-        paths += _drop_ins(path)
-        ours = path.parent / OURS
-        if path.name == MAIN and ours.exists() and ours not in named:
-            paths.append(ours)
+            before, after = path.with_name(IMPORT), path.with_name(OURS)
+        for file in (before, path, after):
+            if file is path or (file is not None and file not in named and file.exists()):
+                paths += [file, *_drop_ins(file)]
     return paths
 
 

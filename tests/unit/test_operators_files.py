@@ -11,7 +11,7 @@ from kernel.errors import ConfigError
 from kernel.registry import Registry, discover
 from kernel.settings import Settings
 from ops.commands.faults import doubts, faults
-from ops.config import MAIN, load, unused
+from ops.config import IMPORT, MAIN, OURS, load, unused
 from ops.former import FORMER
 from ops.reference import chapters
 from ops.server import chosen_sinks, options_of
@@ -27,6 +27,23 @@ def loaded(directory: Path, *texts: str) -> Settings:
     for number, text in enumerate(more):
         (directory / f"{MAIN}.d" / f"{number}.conf").write_text(text)
     return load([directory / MAIN], registry=Registry(), state=directory, environment={})
+
+
+# --- which files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["--config-file", "OS_GLANCE_CONFIG_DIR"])
+def test_files_and_their_drop_ins_later_over_earlier(tmp_path: Path, by: str) -> None:
+    """Whether the directory is named or the file in it."""
+    order = [IMPORT, f"{IMPORT}.d/1.conf", MAIN, f"{MAIN}.d/1.conf", f"{MAIN}.d/2.conf", OURS, f"{OURS}.d/1.conf"]
+    for number, name in enumerate(order):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        own = "\n".join(f"own_{later} = {number}" for later in range(number, len(order)))
+        (tmp_path / name).write_text(f"[DEFAULT]\nlast = {number}\n{own}\n")
+    files = [tmp_path / MAIN] if by == "--config-file" else []
+    environment = {} if files else {by: str(tmp_path)}
+    raw = load(files, registry=Registry(), state=tmp_path, environment=environment).raw["DEFAULT"]
+    assert [raw[f"own_{number}"] for number in range(len(order))] == [str(number) for number in range(len(order))]
 
 
 # --- options that may be repeated ----------------------------------------------------------
