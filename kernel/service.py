@@ -107,6 +107,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         service = await _start(settings, registry, dsn, role, node, clock or SystemClock(), revive, stack)
         service.site.quotas = Quotas(settings.default.user_storage_quota, limits)
+        await _welcome(service, [driver.name for driver, _ in sinks])
         try:
             await _start_work(service, sinks)
             for warning in service.site.warnings:
@@ -178,6 +179,24 @@ def _interrupting(leases: Leases) -> Callable[[UUID, Handled], None]:
     return notice
 
 
+async def _welcome(service: Service, sinks: Sequence[str]) -> None:
+    """Let sinks that are new begin where the log is now: what happened while nothing was to be sent is not sent.
+
+    Every role does it, so that nothing is missed while no worker is there yet.
+    """
+    for name in sinks:
+        await service.database.fetch(
+            "INSERT INTO consumers (name, position) SELECT $1, coalesce(max(position), 0) FROM events"
+            " ON CONFLICT DO NOTHING",
+            _sink(name),
+        )
+
+
+def _sink(name: str) -> str:
+    """What a sink is called among the consumers."""
+    return f"sink {name}"
+
+
 async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, object]]) -> None:
     if service.role == "api":
         return
@@ -193,7 +212,7 @@ async def _start_work(service: Service, sinks: Sequence[tuple[NotificationSink, 
         service.sinks.append(sink)
         dispatcher = Dispatcher(sink, service.log, muted)
         anchor = functools.partial(dispatcher.anchor, functools.partial(newest, service.database))
-        _consume(service, f"sink {driver.name}", dispatcher, anchor)
+        _consume(service, _sink(driver.name), dispatcher, anchor)
     for projection in PROJECTIONS:
         projector = Projector(projection, service.log, service.database)
         _consume(service, f"projection {projection.NAME}", projector, service.vault.keep_swept)

@@ -209,6 +209,7 @@ _TAIL: Final = """\
 
 - Staging with several stores: `[os_glance_staging_store] filesystem_store_datadir`, if set, instead of
   `node_staging_uri`. `os_glance_tasks_store` is reserved and has no effect.
+- Notifications: a sink that is new is told what happens from then on; one that was there before goes on where it was.
 - Policy: `[oslo_policy] policy_file`, YAML or JSON; a rule that it leaves out has its default.
 - Property protections: `[DEFAULT] property_protection_file`, looked for beside the configuration files. A property that
   no section matches is nobody's.

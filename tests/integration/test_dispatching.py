@@ -197,3 +197,19 @@ async def test_an_anchor_is_told_again_only_when_the_log_has_grown() -> None:
 @pytest.mark.parametrize("muted", ["log", ANCHOR])
 async def test_anchors_can_be_switched_off(muted: str) -> None:
     assert await anchors([Anchor(1, b"\1" * 32)], [muted]) == []
+
+
+async def test_a_sink_that_is_new_is_told_what_happens_from_then_on(dsn: str, directory: Path) -> None:
+    """From the first start of any process that knows it, be it one that drives no sinks."""
+    async with site(dsn, directory, single(directory)) as running:
+        before = await running.image()
+    async with hook() as there:
+        sinks = [(webhook.EXTENSION, WebhookConfig.model_validate({"url": there.url}))]
+        async with site(dsn, directory, single(directory), role="api", sinks=sinks) as running:
+            between = await running.image()
+        async with site(dsn, directory, single(directory), sinks=sinks) as running:
+            after = await running.image()
+            await running.settled(DEADLINE)
+        told = [event["subject"] for event in there.events if "subject" in event]
+    assert told == [between, after]
+    assert before not in told
