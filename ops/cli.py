@@ -121,6 +121,9 @@ def _explain(error: Exception) -> int:
         return _complain("interrupted", options.INTERRUPTED)
     if any(cls.__module__.startswith("asyncpg") for cls in type(error).__mro__):
         return _complain(f"The database refuses: {error}", options.TROUBLE)
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return _complain(f"{what} (ENTREPOT_DEBUG=1 shows where)", options.TROUBLE)
     return _complain(f"{type(error).__name__}: {error} (a bug; ENTREPOT_DEBUG=1 shows where)", options.TROUBLE)
 
 

@@ -79,6 +79,12 @@ def test_directories_that_cannot_be_and_addresses_of_something_else(tmp_path: Pa
     assert here("import", tmp_path / "file", "--url", "ftp://x").refused() == "'ftp://x' is no address of a service"
 
 
+def test_a_full_disk_is_no_bug_of_ours() -> None:
+    with open("/dev/full", "w") as full:
+        ran = entrepot("config", "reference", stdout=full.fileno())
+    assert (ran.code, ran.err) == (TROUBLE, "entrepot: No space left on device (ENTREPOT_DEBUG=1 shows where)\n")
+
+
 def test_the_version_is_told() -> None:
     assert entrepot("--version").ended(OK).out == f"entrepot {version('entrepot')}\n"
 
