@@ -75,7 +75,7 @@ class ImageApi:
 
     async def tasks(self, image_id: str) -> list[dict[str, Any]]:
         """Tasks of an image, oldest first."""
-        document = await self._json("GET", f"/images/{image_id}/tasks", f"The tasks of image {image_id}")
+        document = await self._json("GET", f"/images/{image_id}/tasks", f"A look at the tasks of image {image_id}")
         tasks: list[dict[str, Any]] = document.get("tasks", [])
         return sorted(tasks, key=lambda task: str(task.get("created_at")))
 

@@ -146,12 +146,16 @@ def _wish(
     all_stores: bool,
     allow_failure: bool,
 ) -> Wish:
-    scheme = urlsplit(source).scheme.lower()
-    uri = source if "://" in source and scheme != "file" else None
-    file = None if uri else Path(unquote(urlsplit(source).path) if scheme == "file" else source)
+    scheme = source.partition(":")[0].lower() if "://" in source or source.lower().startswith("file:") else ""
+    uri = source if scheme not in ("", "file") else None
+    try:
+        path = unquote(urlsplit(source).path) if scheme else source
+    except ValueError as error:
+        raise typer.BadParameter(f"{source} is no URL: {error}", param_hint="FILE|URL") from None
+    file = None if uri else Path(path)
     if file is not None and not file.is_file():
         raise typer.BadParameter(f"there is no file {file}", param_hint="FILE|URL")
-    ending = PurePosixPath(unquote(urlsplit(source).path)).name if uri else file.name if file else ""
+    ending = PurePosixPath(path).name
     guessed = disk_format or (guess(file) if file else _by_ending(ending))
     attributes = {
         "name": name or ending or source,

@@ -115,6 +115,8 @@ def test_what_the_service_does_not_offer_is_refused_before_any_byte_is_sent(node
 
 def test_wrong_usage(file: Path) -> None:
     assert "there is no file" in here("import", "/nowhere.img").refused(USAGE)
+    assert "there is no file //[x/nowhere.img" in here("import", "//[x/nowhere.img").refused(USAGE)
+    assert "http://[x/y is no URL: Invalid IPv6 URL" in here("import", "http://[x/y").refused(USAGE)
     assert "exclude each other" in here("import", file, "--stores", "a", "--all-stores").refused(USAGE)
     assert "'x' is not K=V" in here("import", file, "--property", "x").refused(USAGE)
 
