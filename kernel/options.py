@@ -19,6 +19,7 @@ _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+_MOST: Final = 1 << 63
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -152,7 +153,11 @@ def to_bytes(value: Any) -> Any:
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"'{value}' is no size: a number with B, KB, MB, GB or TB, or without a unit")
-    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+    number, unit = match[1], _UNITS[(match[2] or "").upper()]
+    size = int(number) * unit if number.isdigit() else int(float(number) * unit)
+    if size >= _MOST:
+        raise ValueError(f"'{value}' is more than anybody stores")
+    return size
 
 
 def meant(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:

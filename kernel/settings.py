@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kernel.options import ByteSize, HashName, IniBool, IniDict, IniLines, IniList
 
+_LARGE: Final = (1 << 31) - 1
+"""Larger numbers would not fit where they are going, be it a date or a column."""
+
 
 class Section(BaseModel):
     """Base of all sections: unknown options are listed by the loader, not refused here."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Default(Section):
@@ -40,7 +43,7 @@ class Default(Section):
         "current", description="Versions and defaults that clients see. (ours)"
     )
 
-    image_size_cap: int = Field(1099511627776, ge=1, description="Most bytes of one image.")
+    image_size_cap: int = Field(1099511627776, ge=1, le=1 << 63, description="Most bytes of one image.")
     hashing_algorithm: HashName = Field("sha512", description="Algorithm of os_hash_value; any that hashlib offers.")
     user_storage_quota: ByteSize = Field(0, description="Most bytes of one project over all stores; 0 is no limit.")
     use_keystone_limits: IniBool = Field(False, description="Hold projects to the unified limits kept in Keystone.")
@@ -49,8 +52,10 @@ class Default(Section):
     image_member_quota: int = Field(128, description="Most members of an image; negative is no limit.")
     image_location_quota: int = Field(10, description="Most locations of an image; negative is no limit.")
 
-    limit_param_default: int = Field(25, ge=1, description="Page length of lists when the client names none.")
-    api_limit_max: int = Field(1000, ge=1, description="Longest page of a list.")
+    limit_param_default: int = Field(
+        25, ge=1, le=_LARGE, description="Page length of lists when the client names none."
+    )
+    api_limit_max: int = Field(1000, ge=1, le=_LARGE, description="Longest page of a list.")
     show_image_direct_url: IniBool = Field(False, description="Show the URL of the first location.")
     show_multiple_locations: IniBool = Field(False, description="Show locations, and let PATCH change them.")
     allow_anonymous_access: IniBool = Field(False, description="Let requests without a token read.")
@@ -68,7 +73,7 @@ class Default(Section):
     transport_url: str | None = Field(None, description="Message broker, or several with commas; unset: localhost.")
     control_exchange: str = Field("glance", description="Exchange that notifications are published to.")
     delayed_delete: IniBool = Field(False, description="Keep the bytes of deleted images for scrub_time.")
-    scrub_time: int = Field(0, ge=0, description="Seconds for which a deleted image's bytes are kept.")
+    scrub_time: int = Field(0, ge=0, le=_LARGE, description="Seconds for which a deleted image's bytes are kept.")
     do_secure_hash: IniBool = Field(True, description="Hash data that is registered by its location.")
     http_retries: int = Field(3, ge=0, description="How often hashing a location is tried again.")
 
@@ -138,7 +143,7 @@ class ImportWorker(Section):
     """[import_worker] (ours)"""
 
     lease_seconds: float = Field(
-        6.0, ge=0.5, description="Life of a worker's lease; a dead worker is noticed after it."
+        6.0, ge=0.5, le=3600, description="Life of a worker's lease; a dead worker is noticed after it."
     )
     max_concurrent: int = Field(4, ge=1, description="Imports worked on at once by one process.")
     store_stall_timeout: float = Field(

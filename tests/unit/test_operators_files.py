@@ -281,3 +281,29 @@ def test_a_directory_that_is_named_and_holds_no_files_is_no_wish_for_defaults(tm
         ConfigError, match=rf"OS_GLANCE_CONFIG_DIR is {tmp_path}/etc, where there is no glance-api\.conf"
     ):
         load(registry=Registry(), environment=environment)
+
+
+# --- numbers that nothing can be made of -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "option"),
+    [
+        ("DEFAULT", "scrub_time = 9999999999999"),
+        ("DEFAULT", "api_limit_max = 99999999999999999999"),
+        ("DEFAULT", "user_storage_quota = 99999999999 TB"),
+        ("DEFAULT", "image_size_cap = 99999999999999999999"),
+        ("import_worker", "lease_seconds = inf"),
+        ("import_worker", "store_stall_timeout = nan"),
+        ("entrepot", "body_timeout = inf"),
+    ],
+)
+def test_numbers_beyond_all_measure_are_refused(tmp_path: Path, section: str, option: str) -> None:
+    """They would fail requests later."""
+    with pytest.raises(ConfigError, match=rf"\[{section}\] {option.split()[0]}: "):
+        loaded(tmp_path, f"[{section}]\n{option}\n")
+
+
+def test_sizes_are_exact(tmp_path: Path) -> None:
+    text = "[DEFAULT]\nuser_storage_quota = 9007199254740993\nimage_size_cap = 9223372036854775808\n"
+    assert loaded(tmp_path, text).default.user_storage_quota == 9007199254740993
