@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from asyncio import CancelledError
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Annotated, Any, Final
@@ -100,6 +101,8 @@ def main() -> None:
         code = app(standalone_mode=False, prog_name="entrepot")
     except Exception as error:
         code = _explain(error)
+    except CancelledError:  # Ctrl-C in the very moment in which asyncio.run begins
+        code = _complain("interrupted", options.INTERRUPTED)
     sys.stdout.flush()
     raise SystemExit(code if isinstance(code, int) else options.OK)
 

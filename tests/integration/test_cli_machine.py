@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from asyncio import CancelledError
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from kernel.registry import discover
+from ops import cli
 from ops.cli import COMMANDS, app
 from ops.commands import checks
 from ops.config import load
-from tests.support.cli import OK, TROUBLE, USAGE, entrepot, here, logging_of_its_own
+from tests.support.cli import INTERRUPTED, OK, TROUBLE, USAGE, entrepot, here, logging_of_its_own
 from tests.support.disks import another_disk
 from tests.support.installation import configured, run
 
@@ -83,6 +85,14 @@ def test_a_full_disk_is_no_bug_of_ours() -> None:
     with open("/dev/full", "w") as full:
         ran = entrepot("config", "reference", stdout=full.fileno())
     assert (ran.code, ran.err) == (TROUBLE, "entrepot: No space left on device (ENTREPOT_DEBUG=1 shows where)\n")
+
+
+def test_an_interruption_that_asyncio_takes_for_a_cancellation_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancelled(**_: Any) -> None:
+        raise CancelledError
+
+    monkeypatch.setattr(cli, "app", cancelled)
+    assert here("events").refused(INTERRUPTED) == "interrupted"
 
 
 def test_the_version_is_told() -> None:
