@@ -240,7 +240,7 @@ def base_url(request: web.BaseRequest, service: Service) -> str:
     """Scheme and authority of links; those of a proxy only if the operator trusts one."""
     scheme, host = request.scheme, request.headers.get("Host") or str(request.url.authority)
     prefix = ""
-    if service.settings.default.enable_proxy_headers_parsing:
+    if service.settings.oslo_middleware.enable_proxy_headers_parsing:
         scheme, host, prefix = _forwarded(request.headers, scheme, host)
     return f"{scheme}://{host}{prefix}"
 

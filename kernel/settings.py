@@ -60,9 +60,6 @@ class Default(Section):
     show_multiple_locations: IniBool = Field(False, description="Show locations, and let PATCH change them.")
     allow_anonymous_access: IniBool = Field(False, description="Let requests without a token read.")
     max_request_id_length: int = Field(64, ge=1, description="Longest request id adopted from a client.")
-    enable_proxy_headers_parsing: IniBool = Field(
-        False, description="Believe X-Forwarded-* and Forwarded headers. Only behind a proxy that sets them."
-    )
 
     property_protection_file: Path | None = Field(None, description="Rules for who may touch which property.")
     property_protection_rule_format: Literal["roles", "policies"] = Field(
@@ -188,6 +185,14 @@ class Cors(Section):
     )
 
 
+class Middleware(Section):
+    """[oslo_middleware]"""
+
+    enable_proxy_headers_parsing: IniBool = Field(
+        False, description="Believe X-Forwarded-* and Forwarded headers. Only behind a proxy that sets them."
+    )
+
+
 class Healthcheck(Section):
     """[healthcheck]"""
 
@@ -267,6 +272,7 @@ class Settings(BaseModel):
     cors: Cors = Cors()
     more_cors: dict[str, Cors] = {}
     """The sections [cors.…] by their names, each with origins of its own; what one leaves out is as in [cors]."""
+    oslo_middleware: Middleware = Middleware()
     healthcheck: Healthcheck = Healthcheck()
     oslo_policy: OsloPolicy = OsloPolicy()
     paste_deploy: PasteDeploy = PasteDeploy()
@@ -296,6 +302,7 @@ SECTIONS: dict[str, type[Section]] = {
     "import_worker": ImportWorker,
     "image_imports": ImageImports,
     "cors": Cors,
+    "oslo_middleware": Middleware,
     "healthcheck": Healthcheck,
     "oslo_policy": OsloPolicy,
     "paste_deploy": PasteDeploy,

@@ -25,6 +25,7 @@ FORMER: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("DEFAULT", "policy_file"): ("oslo_policy", "policy_file"),
     ("DEFAULT", "policy_dirs"): ("oslo_policy", "policy_dirs"),
     ("DEFAULT", "policy_default_rule"): ("oslo_policy", "policy_default_rule"),
+    ("DEFAULT", "enable_proxy_headers_parsing"): ("oslo_middleware", "enable_proxy_headers_parsing"),
     ("DEFAULT", "notification_driver"): (_NOTIFICATIONS, "driver"),
     ("DEFAULT", "notification_topics"): (_NOTIFICATIONS, "topics"),
     ("DEFAULT", "notification_transport_url"): (_NOTIFICATIONS, "transport_url"),

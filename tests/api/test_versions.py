@@ -171,7 +171,7 @@ async def test_forwarded_headers_are_believed_only_where_the_operator_says_so(on
     """They change the links of the versions and `Location`, nothing else."""
     document = await (await one.call("GET", "//versions", None, headers=PROXY)).json()
     assert "front.example" not in document["versions"][0]["links"][0]["href"]
-    async with passing(postgres, one_store(DEFAULT="enable_proxy_headers_parsing = true")) as site:
+    async with passing(postgres, one_store(oslo_middleware="enable_proxy_headers_parsing = true")) as site:
         document = await (await site.call("GET", "//versions", None, headers=PROXY)).json()
         assert document["versions"][0]["links"][0]["href"] == "https://front.example/image/v2/"
         created = await site.call("POST", "/images", json={}, headers=PROXY)
