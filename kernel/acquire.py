@@ -19,7 +19,7 @@ from kernel import commands as c
 from kernel import events as e
 from kernel.charges import Limits
 from kernel.context import Context
-from kernel.errors import EntrepotError, Interrupted, Invalid, TooLarge
+from kernel.errors import EntrepotError, Interrupted, Invalid, OverQuota, TooLarge
 from kernel.extend import FetchRequest, ImportMethod, LocalFiles
 from kernel.fetching import Fetch, SourceChanged, boot_id
 from kernel.ids import stream_of
@@ -50,7 +50,7 @@ class Acquirer:
     """Brings an import's bytes into the form in which they will be stored."""
 
     def __init__(self, site: Site, lease: Lease, context: Context, note: Note, limits: Limits) -> None:
-        """`limits`: what the data that is fetched is held to."""
+        """`limits`: what the bytes brought into staging are held to."""
         self._site = site
         self._limits = limits
         self._note = note
@@ -108,9 +108,8 @@ class Acquirer:
             raise TooLarge(f"The source announces {fetch.total} bytes, the limit is {settings.image_size_cap}")
         name = blob_name(image.id, job.task_id, step, self._lease.epoch)
         started = e.FetchStarted(name=name, total=fetch.total, validator=fetch.validator, boot=boot_id())
-        limits = self._held_to(fetch.total)
-        if fetch.validator is not None or limits:
-            await self._note(c.RecordFetchStart(task_id=job.task_id, started=started), limits)
+        if fetch.validator is not None or (fetch.total is not None and self._limits):
+            await self._started(job, started)
         self._lease.report("fetching", 0, fetch.total)
         intake = Intake(
             fetch.chunks(),
@@ -120,7 +119,11 @@ class Acquirer:
             progress=lambda done: self._received(done, fetch.total),
         )
         stall = self._site.settings.import_worker.store_stall_timeout
-        stored = await keep(self._site.staging, STAGING, name, aiter(intake), stall)
+        try:
+            stored = await keep(self._site.staging, STAGING, name, aiter(intake), stall)
+        except OverQuota:
+            await self._started(job, structs.replace(started, total=intake.size))  # refused, with what else is staged
+            raise
         mark("fetched")
         if intake.size == 0:
             await self._site.staging.remove(name)
@@ -128,18 +131,18 @@ class Acquirer:
         identity = await timely(self._staging.identify(stored.url), self._site.patience, STAGING)
         return self._blob(name, stored.url, intake.size, intake.digests, intake.facts, identity)
 
-    def _held_to(self, total: int | None) -> Limits:
-        """The limits as a source meets them that announces so many bytes."""
-        return (
-            {} if total is None else {key: structs.replace(limit, delta=total) for key, limit in self._limits.items()}
-        )
+    async def _started(self, job: Job, started: e.FetchStarted) -> None:
+        """Note that it begins; `OverQuota` when there is no room for what it announces."""
+        total, limits = started.total, self._limits if started.total is not None else {}
+        held_to = {key: structs.replace(limit, delta=total) for key, limit in limits.items()}
+        await self._note(c.RecordFetchStart(task_id=job.task_id, started=started), held_to)
 
     def _received(self, done: int, total: int | None) -> None:
         """So many bytes are here: more than a limit has room for at all need not be waited for."""
         self._lease.report("fetching", done, total)
         for limit in self._limits.values():
             if 0 <= limit.most < done // limit.unit:
-                raise TooLarge(f"The source sends more than the limit of {limit.most} that {limit.name} has")
+                raise OverQuota(limit.name, limit.most, 0, done // limit.unit)
 
     async def _predecessor(self, job: Job) -> tuple[Path | None, int]:
         """What a killed process of this very system had fetched before.

@@ -82,8 +82,8 @@ class Quotas:
             return await self._limits(image.owner, {SIZE_TOTAL: {"delta": image.size or 0}})
         return await self._limits(image.owner, {STAGE_TOTAL: {"always": True}, COUNT_UPLOADING: {"always": True}})
 
-    async def fetch(self, owner: str | None) -> Limits:
-        """Data that a job fetches: all of it counts, for nobody said before how much there would be."""
+    async def bring(self, owner: str | None) -> Limits:
+        """What a job brings into staging: a download, or what a plugin makes of the staged bytes."""
         return await self._limits(owner, {STAGE_TOTAL: {}})
 
     async def refuse_excess(self, owner: str | None, usage: Mapping[str, int]) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from kernel import commands as c
 from kernel.acquire import Acquirer
-from kernel.charges import Limits
+from kernel.charges import STAGE_TOTAL, Limits
 from kernel.clock import Clock
 from kernel.context import Context
 from kernel.errors import (
@@ -28,6 +28,7 @@ from kernel.errors import (
     Fenced,
     NotFound,
     OverQuota,
+    PluginFailed,
     StoreError,
     StoreUnavailable,
     UnacceptableData,
@@ -91,8 +92,8 @@ class Runner:
         self._purger = Purger(site)
         self._limits: Limits = {}
         """What a copy in a store is held to."""
-        self._fetching: Limits = {}
-        """What the data that it fetches is held to."""
+        self._staging: Limits = {}
+        """What the bytes brought into staging are held to."""
         self._unaffordable: EntrepotError | None = None
         """Why a quota does not let the job start, or that nobody knows the quota."""
         self._starts = False
@@ -111,7 +112,7 @@ class Runner:
         self._newest = handled.newest
         self._writer = Writer(self._site, self._lease)
         self._registrar = Registrar(self._site, self._lease)
-        self._acquirer = Acquirer(self._site, self._lease, self._context, self._note, self._fetching)
+        self._acquirer = Acquirer(self._site, self._lease, self._context, self._note, self._staging)
         return self._lease
 
     async def _allowance(self) -> Limits:
@@ -119,7 +120,7 @@ class Runner:
         image, quotas = self._image, self._site.quotas
         try:
             self._limits = await quotas.store(image.owner)
-            self._fetching = await quotas.fetch(image.owner) if image.job is not None and image.job.fetches else {}
+            self._staging = await quotas.bring(image.owner)
             return await quotas.begin(image)
         except Unavailable as error:
             if image.job is not None and not image.job.started:
@@ -190,13 +191,13 @@ class Runner:
     async def _record(self, outcomes: Sequence[c.Command]) -> Image:
         last = any(isinstance(command, c.ClearStaging | c.RecordHash | c.FinishUndo) for command in outcomes)
         while True:
-            fetched = any(isinstance(command, c.RecordFetch) for command in outcomes)
+            brought = next((command for command in outcomes if _blob(command) is not None), None)
             recording = self._commands.handle(
                 self._image.id,
                 *outcomes,
                 then=self._next_free,
                 context=self._context,
-                limits={**self._limits, **self._fetching} if fetched else self._limits,
+                limits={**self._limits, **self._staging} if brought is not None else self._limits,
                 lease=self._lease,
                 release=last,
                 forget=last,
@@ -206,8 +207,8 @@ class Runner:
             try:
                 handled = await asyncio.shield(recording)
             except OverQuota as error:
-                if fetched and any(limit.name == error.resource for limit in self._fetching.values()):
-                    outcomes = (self._too_dear(error),)
+                if brought is not None and error.resource == STAGE_TOTAL:
+                    outcomes = (await self._thrown_away(brought, error),)
                     continue
                 if self._image.job is not None and self._image.job.registers:
                     outcomes, self._limits = (self._too_dear(error),), {}
@@ -220,6 +221,15 @@ class Runner:
             if not self._limits or self._image.job is None or not _began(before, self._image.job):
                 return self._image
             outcomes = ()  # under a limit one store begins at a time: each is told for itself whether there is room
+
+    async def _thrown_away(self, brought: c.Command, error: EntrepotError) -> c.Command:
+        """Remove what has come into staging and does not fit."""
+        blob = _blob(brought)
+        assert blob is not None
+        await self._purger.delete_all([(STAGING, blob.url)])
+        if isinstance(brought, c.RecordStep):
+            return self._too_dear(error, PluginFailed(brought.completed.step, reason_of(error)))
+        return self._too_dear(error)
 
     async def _note(self, command: c.Command, limits: Limits) -> None:
         """Record something in the middle of a step."""
@@ -291,8 +301,8 @@ class Runner:
         name = blob_name(image.id, job.task_id, store, epoch)
         return c.StartStore(task_id=self._task_id, store=store, name=name)
 
-    def _too_dear(self, error: EntrepotError) -> c.Command:
-        reason, kind = reason_of(error), kind_of(error)
+    def _too_dear(self, error: EntrepotError, told: EntrepotError | None = None) -> c.Command:
+        reason, kind = reason_of(told or error), kind_of(error)
         return c.FailStep(task_id=self._task_id, step="quota", reason=reason, kind=kind)
 
     def _fit(self, job: Job) -> bool:
@@ -339,7 +349,7 @@ class Runner:
                 log.exception("step_crashed", image_id=self._image.id, step=step)
             failed = c.FailStep(
                 task_id=self._task_id,
-                step=step,
+                step="quota" if isinstance(error, OverQuota) else step,
                 reason=reason_of(error),
                 kind=kind_of(error),
                 inspection=isinstance(error, UnacceptableData),
@@ -362,8 +372,8 @@ class Runner:
 
     def _trust(self, outcome: c.Command) -> None:
         """Bytes that this process has just written need no second look."""
-        blob = getattr(outcome, "blob", None) or getattr(getattr(outcome, "completed", None), "blob", None)
-        if isinstance(blob, Blob):
+        blob = _blob(outcome)
+        if blob is not None:
             self._source = StagedSource(self._site.staging, blob, self._site.patience)
 
     async def _glance_at_staging(self) -> None:
@@ -468,3 +478,13 @@ def _began(before: Image, job: Job) -> bool:
     """Whether a store has been begun since."""
     known = before.job.writing if before.job is not None else {}
     return any(store not in known for store in job.writing)
+
+
+def _blob(outcome: c.Command) -> Blob | None:
+    """What a step has brought into staging."""
+    match outcome:
+        case c.RecordFetch(blob=blob):
+            return blob
+        case c.RecordStep(completed=completed):
+            return completed.blob
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,7 +17,17 @@ from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.origin import Answer, chunked, origin, until_close, whole
 from tests.support.postgres import Server
 from tests.support.running import OCTETS, Site
-from tests.support.standing import Config, broken, memory_stores, objects, one_store, passing, somebody, standing
+from tests.support.standing import (
+    Config,
+    blocked,
+    broken,
+    memory_stores,
+    objects,
+    one_store,
+    passing,
+    somebody,
+    standing,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -239,6 +250,16 @@ async def ended(world: World, image: str, who: dict[str, str]) -> tuple[dict[str
     return shown, (await world.site.tasks(image))[-1]
 
 
+async def download(world: World, image: str, who: dict[str, str], url: str) -> None:
+    body = {"method": {"name": "web-download", "uri": url}}
+    assert (await world.site.call("POST", f"/images/{image}/import", who, json=body)).status == 202
+
+
+async def ending(world: World, task: dict[str, Any]) -> str:
+    response = await world.site.call("GET", f"//ops/v1/imports/{task['id']}/explain", "ADM")
+    return str((await response.json())["ending"])
+
+
 async def test_row_Q_a_staged_image_that_does_not_fit(world: World) -> None:
     who = world.project(size_total=1)
     image = await world.image(who)
@@ -249,7 +270,7 @@ async def test_row_Q_a_staged_image_that_does_not_fit(world: World) -> None:
     assert shown["os_glance_importing_to_stores"] == ""
     assert task["status"] == "failure"
     assert "Resource image_size_total is over limit of 1 due to current usage 0 and delta 2" in task["message"]
-    assert objects(world.site, "os_glance_staging_store", image) == []
+    assert objects(world.site, "staging", image) == []
     assert await world.usage(who, "size_total") == {"usage": 0, "limit": 1}
 
 
@@ -275,30 +296,75 @@ async def test_9_2_a_download_is_held_to_what_may_be_staged(world: World, answer
     assert await world.send(who, other, bytes(MIB), "stage") == 204
     async with origin() as o:
         o.answers |= {"/two": answer(bytes(2 * MIB)), "/three": answer(bytes(3 * MIB))}
-
-        async def download(image: str, path: str) -> None:
-            body = {"method": {"name": "web-download", "uri": o.url(path)}}
-            assert (await world.site.call("POST", f"/images/{image}/import", who, json=body)).status == 202
-
-        await download(image, "/three")
+        await download(world, image, who, o.url("/three"))
         shown, task = await ended(world, image, who)
         assert (shown["status"], shown["size"], shown["os_glance_failed_import"]) == ("queued", None, "fast")
         assert "Resource image_stage_total is over limit of 3 due to current usage 1 and delta 3" in task["message"]
-        assert not objects(world.site, "os_glance_staging_store", image)
-        await download(fits, "/two")
+        assert await ending(world, task) == "quota"
+        assert not objects(world.site, "staging", image)
+        await download(world, fits, who, o.url("/two"))
         assert (await ended(world, fits, who))[0]["status"] == "active"
     assert await world.usage(who, "stage_total") == {"usage": 1, "limit": 3}
 
 
 async def test_9_2_a_download_without_end_is_stopped_at_the_limit(world: World) -> None:
     who = world.project(stage_total=3)
-    image = await world.image(who)
+    other, image = [await world.image(who) for _ in range(2)]
+    assert await world.send(who, other, bytes(MIB), "stage") == 204
     async with origin() as o:
-        body = {"method": {"name": "web-download", "uri": o.url("/endless")}}
-        assert (await world.site.call("POST", f"/images/{image}/import", who, json=body)).status == 202
+        await download(world, image, who, o.url("/endless"))
         shown, task = await ended(world, image, who)
     assert shown["status"] == "queued"
-    assert "image_stage_total" in task["message"]
+    assert "Resource image_stage_total is over limit of 3 due to current usage 1 and delta 4" in task["message"]
+    assert await ending(world, task) == "quota"
+    assert not objects(world.site, "staging", image)
+    assert await world.usage(who, "stage_total") == {"usage": 1, "limit": 3}
+
+
+async def test_9_2_of_unannounced_downloads_at_once_as_many_are_kept_as_may_be_staged(world: World) -> None:
+    who = world.project(stage_total=2)
+    images = [await world.image(who) for _ in range(4)]
+
+    async def statuses() -> list[str]:
+        return sorted([(await world.site.show(image))["status"] for image in images])
+
+    async def two_are_left() -> bool:
+        return await statuses() == ["importing", "importing", "queued", "queued"]
+
+    async with origin() as o, blocked(world.site, "fast"):
+        o.answers["/one"] = chunked(bytes(MIB), 1 << 16)
+        for image in images:
+            await download(world, image, who, o.url("/one"))
+        await world.site.until(two_are_left)
+        assert await world.usage(who, "stage_total") == {"usage": 2, "limit": 2}
+    for image in images:
+        await world.site.ended(image)
+    assert await statuses() == ["active", "active", "queued", "queued"]
+    await world.site.settled()
+    assert [data for image in images for data in objects(world.site, "staging", image)] == []
+
+
+async def test_11_4_what_comes_out_of_an_archive_is_staged_too(postgres: Server) -> None:
+    """Who may have two MiB staged does not get eight by packing them; others are not in his way."""
+    async with keystone() as fake:
+        fake.registered = dict.fromkeys(RESOURCES, -1)
+        config = unified(fake, one_store, image_import_opts="image_import_plugins = [image_decompression]")
+        async with standing(postgres, config) as site:
+            world = World(site, fake)
+            who, free = world.project(stage_total=2), world.project()
+            for caller, size, status in ((who, 8, "queued"), (who, 2, "active"), (free, 8, "active")):
+                image = await world.image(caller)
+                assert await world.send(caller, image, gzip.compress(bytes(size * MIB)), "stage") == 204
+                assert await site.do_import(image, caller) == 202
+                shown, task = await ended(world, image, caller)
+                assert shown["status"] == status
+                if status == "queued":
+                    told = "The plugin image_decompression failed: Resource image_stage_total is over limit of 2"
+                    assert task["message"].startswith(told)
+                    assert await ending(world, task) == "quota"
+                await site.settled()
+                assert not objects(site, "staging", image)
+                assert await world.usage(caller, "stage_total") == {"usage": 0, "limit": 2 if caller is who else -1}
 
 
 async def test_row_CA_a_copy_that_may_not_begin(world: World) -> None:
