@@ -4,18 +4,22 @@
                         ├─▶ MD5 and inspection ┐ in threads, one chunk behind the writer;
                         └─▶ the configured hash ┘ the interpreter lock is free meanwhile
 
-A few chunks of one stream are in memory, however large it is.  The event loop moves
-references; it never hashes, parses or touches a file.
+A few chunks of one stream are in memory, however large it is, and of many streams at
+once smaller ones.  The event loop moves references; it never hashes, parses or touches
+a file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import ClassVar, Final
 
 from kernel.errors import Invalid, TooLarge
 from kernel.events import Digests, Facts
@@ -24,24 +28,52 @@ from kernel.inspector import Inspector
 CHUNK: Final = 1 << 20
 """Bytes handed on at a time."""
 
+_TOGETHER: Final = 16 << 20
+"""Bytes that a chunk each of all streams of a process may come to; there are several chunks of each in memory."""
+
+_SMALLEST: Final = 64 << 10
+"""Below this it costs more to hand a chunk on than to hash it."""
+
 _BEHIND: Final = 3
 """Chunks that hashing may lag behind writing."""
 
-_POOL: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="hash")
+_TURN: Final = 4
+"""Chunks after which a thread goes on with another stream, if one waits."""
+
+_NICENESS: Final = 5
+"""How far threads that hash stand back: the loop, which everybody waits for, gets three times their share."""
 
 
-async def rechunk(source: AsyncIterator[bytes], size: int = CHUNK) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of about `size`, however small they arrive."""
+def _stand_back() -> None:
+    with contextlib.suppress(OSError):  # only Linux has priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+_POOL: Final = ThreadPoolExecutor(
+    max_workers=max(2, min(8, os.cpu_count() or 2)),
+    thread_name_prefix="hash",
+    initializer=_stand_back,
+)
+"""No more threads than processors: they would hash no faster, but keep the loop from its turn."""
+
+
+async def rechunk(source: AsyncIterator[bytes], size: Callable[[], int] = lambda: CHUNK) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of about `size()`, however small they arrive."""
     parts: list[bytes] = []
     held = 0
     async for part in source:
         parts.append(part)
         held += len(part)
-        if held >= size:
+        if held >= size():
             yield _joined(parts)
             parts, held = [], 0
     if held:
         yield _joined(parts)
+
+
+def share() -> int:
+    """Bytes that one stream should hand on at a time, as many as there are now."""
+    return max(_SMALLEST, min(CHUNK, _TOGETHER // max(1, Intake.running)))
 
 
 def _joined(parts: list[bytes]) -> bytes:
@@ -53,7 +85,8 @@ class _Lane:
 
     The thread goes on to the next chunk by itself: the loop, which has others to serve,
     is asked for nothing but room.  It ends when it has caught up, so that a slow source
-    holds no thread, and is started again by the next chunk.
+    holds no thread, and is started again by the next chunk; and after a few chunks, so
+    that a fast one does not keep the threads from the others.
     """
 
     def __init__(self, work: Callable[[bytes], None]) -> None:
@@ -111,8 +144,11 @@ class _Lane:
         self._room.set()
 
     def _drain(self) -> None:
-        """In the thread: whatever waits, in order."""
-        while chunk := self._next():
+        """In the thread: what waits, in order, until it is the turn of another stream."""
+        for _ in range(_TURN):
+            chunk = self._next()
+            if chunk is None:
+                return
             self._work(chunk)
             if self._wanted:
                 self._wanted = False
@@ -145,6 +181,9 @@ class Intake:
     Raises `TooLarge` above `cap` bytes, `Invalid` when the length is not the one declared.
     """
 
+    running: ClassVar[int] = 0
+    """Streams of this process that are under way."""
+
     def __init__(
         self,
         source: AsyncIterator[bytes],
@@ -172,8 +211,9 @@ class Intake:
         lanes = [_Lane(self._look), _Lane(self._hash.update)]
         if self._also is not None:
             lanes.append(_Lane(self._also))
+        Intake.running += 1
         try:
-            async for chunk in rechunk(self._source):
+            async for chunk in rechunk(self._source, share):
                 self._count(len(chunk))
                 for lane in lanes:
                     await lane.take(chunk)
@@ -185,6 +225,7 @@ class Intake:
             if self._inspector is not None:
                 self.facts = await asyncio.get_running_loop().run_in_executor(_POOL, self._inspector.finish)
         finally:
+            Intake.running -= 1
             for lane in lanes:
                 await lane.stop()
 

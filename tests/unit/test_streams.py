@@ -57,6 +57,52 @@ async def test_whoever_is_shown_the_data_sees_all_of_it_in_a_thread() -> None:
     assert threading.current_thread() not in threads
 
 
+async def test_many_streams_at_once_go_in_smaller_chunks() -> None:
+    """What they hold together is little more than what a few hold."""
+
+    def source() -> AsyncIterator[bytes]:
+        return parts((16 << 10,) * 600)
+
+    streams = [aiter(intake(source())) for _ in range(128)]
+    for stream in streams:
+        await anext(stream)
+    assert sum([len(await anext(stream)) for stream in streams]) <= 16 << 20
+    for stream in streams[1:]:
+        await stream.aclose()
+    assert len(await anext(streams[0])) == CHUNK
+    await streams[0].aclose()
+
+
+async def test_streams_without_end_leave_others_their_turn() -> None:
+    """Even when they keep every thread busy."""
+    eaten = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        chunk = bytes(16 * CHUNK)  # so long that the next one is always there in time
+        while True:
+            yield chunk
+            await asyncio.sleep(0)
+
+    def eat(chunk: bytes) -> None:
+        nonlocal eaten
+        eaten += 1
+        hashlib.sha512(chunk)
+
+    async def drain() -> None:
+        async for _ in shown(endless(), eat):
+            pass
+
+    others = [asyncio.create_task(drain()) for _ in range(8)]
+    while eaten < 32:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        size, _, _ = await digest(parts(()), "sha512")
+    assert size == len(DATA)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 async def test_whoever_falls_behind_holds_the_source_up() -> None:
     """A few chunks wait for the slowest consumer, not the whole image."""
     may, handed = threading.Event(), 0
