@@ -23,6 +23,7 @@ from kernel.errors import Forbidden, Invalid, NotFound, TooLarge
 from kernel.handle import Guard
 from kernel.image import Image
 from kernel.service import Service
+from kernel.streams import share
 from kernel.visibility import visible
 
 if TYPE_CHECKING:
@@ -179,11 +180,12 @@ class Call:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; a sender that falls silent, or breaks off, is a 400."""
         content = self.request.content
+        content.set_read_chunk_size(share())
         patience = self.service.settings.entrepot.body_timeout
         while True:
             try:
                 async with asyncio.timeout(patience):
-                    chunk = await content.readany()
+                    chunk = await content.read(share())
             except TimeoutError:
                 raise Invalid(f"No data arrived for {patience:g} seconds") from None
             except (web.RequestPayloadError, HttpProcessingError, ConnectionError):

@@ -22,7 +22,7 @@ _LIMITS: Final[dict[str, Any]] = {
     "keepalive_timeout": 75,
     "max_line_size": 16 << 10,
     "max_field_size": 64 << 10,
-    "read_bufsize": 1 << 20,
+    "read_bufsize": 64 << 10,  # what waits before anybody wants it; whoever takes image data asks for more
 }
 
 
