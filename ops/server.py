@@ -42,6 +42,7 @@ from migrations.runner import migrate
 from ops import drill
 from ops.config import unused
 from ops.database import Postgres
+from ops.memory import keep_lean
 from plugins.limits.keystone import LimitsConfig, UnifiedLimits
 
 log = structlog.get_logger(__name__)
@@ -267,7 +268,7 @@ async def _serve_until_told(options: Options, dsn: str, postgres: Postgres) -> N
             log.info("listening", url=f"http://{options.host}:{port}", pid=os.getpid())
         gc.collect()
         gc.freeze()
-        await stop.wait()
+        await keep_lean(stop)
         log.info("stopping")
 
 
