@@ -115,7 +115,6 @@ class App:
         self._background: set[asyncio.Task[Any]] = set()
         self.closing = asyncio.Event()
         """Set when the server stops: whoever follows is to let go."""
-        self._busy = 0
         self._followers = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -239,17 +238,6 @@ class App:
             response.force_close()  # nobody can tell whether the body that was announced will still come
 
     # --- for handlers ------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count an upload; beyond the limit clients are asked to come back."""
-        if self._busy >= self.service.settings.entrepot.most_uploads:
-            raise Unavailable("Too many uploads are being served; try again later")
-        self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
 
     @contextlib.contextmanager
     def follower(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -223,10 +222,6 @@ class Call:
         """For answers that a handler begins to send itself."""
         allowed = cors.actual(self.app.origins, self.request.headers)
         return {"x-openstack-request-id": self.context.request_id or "", **allowed}
-
-    def busy(self) -> AbstractContextManager[None]:
-        """Count as an upload while it lasts; `Unavailable` when there are too many."""
-        return self.app.busy()
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that the client need not wait for."""

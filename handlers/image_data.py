@@ -43,10 +43,9 @@ async def stage(call: Call) -> web.StreamResponse:
         if image.status == "queued":
             _check_cap(declared, settings.image_size_cap)
 
-    with call.busy():
-        await call.service.transfers.stage(
-            image_id, call.chunks(), context=call.context, guard=guard, declared=declared, accepted=call.go_on
-        )
+    await call.service.transfers.stage(
+        image_id, call.chunks(), context=call.context, guard=guard, declared=declared, accepted=call.go_on
+    )
     return call.empty()
 
 
@@ -66,16 +65,15 @@ async def upload(call: Call) -> web.StreamResponse:
                 raise StoreReadOnly(backend.name)
             _check_cap(declared, cap)
 
-    with call.busy():
-        await call.service.transfers.upload(
-            image_id,
-            backend,
-            call.chunks(),
-            context=call.context,
-            guard=guard,
-            declared=declared,
-            accepted=call.go_on,
-        )
+    await call.service.transfers.upload(
+        image_id,
+        backend,
+        call.chunks(),
+        context=call.context,
+        guard=guard,
+        declared=declared,
+        accepted=call.go_on,
+    )
     return call.empty()
 
 

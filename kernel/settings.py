@@ -248,7 +248,11 @@ class Entrepot(Section):
         None, description="Directory of certificates, <uuid>.pem each, that signatures of images are verified with."
     )
     body_timeout: float = Field(60.0, gt=0, description="Seconds without a byte after which a sender is given up.")
-    most_uploads: int = Field(64, ge=1, description="Uploads and stagings served at once by one process.")
+    most_uploads: int = Field(256, ge=1, description="Uploads and stagings served at once by one process.")
+    most_waiting_uploads: int = Field(
+        512, ge=0, description="Further ones that wait for their turn; whoever comes after them gets a 503 at once."
+    )
+    upload_wait: float = Field(30.0, gt=0, description="Seconds to wait for a turn before the answer is a 503.")
     most_followers: int = Field(32, ge=1, description="Subscribers of the event stream in one process.")
     trust_everyone: IniBool = Field(
         False, description="Let an auth backend that trusts every caller listen on more than loopback."

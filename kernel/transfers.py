@@ -5,6 +5,9 @@
 
 The accepting append takes the image's lease, so that a process that dies in the
 middle leaves an image that the next worker puts back to `queued`.
+
+A process serves so many at once.  Who comes later waits before anything is recorded, and
+after it is clear that the image would take the data.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import structlog
 from kernel import commands as c
 from kernel.charges import Limits
 from kernel.context import Context
+from kernel.decide import decide
 from kernel.errors import EntrepotError, Fenced, Gone, Unavailable
 from kernel.events import Blob, Location
 from kernel.extend import LocalFiles
@@ -33,6 +37,7 @@ from kernel.naming import blob_name
 from kernel.signing import Check, check_of, signature_of
 from kernel.site import Backend, Site
 from kernel.streams import Intake
+from kernel.turns import Turns
 from kernel.verdict import judge
 from kernel.watching import timely, watched
 from kernel.writer import keep
@@ -46,6 +51,8 @@ class Transfers:
     def __init__(self, site: Site, commands: Commands) -> None:
         self._site = site
         self._commands = commands
+        limits = site.settings.entrepot
+        self._turns = Turns(limits.most_uploads, limits.most_waiting_uploads, limits.upload_wait, "uploads")
 
     async def stage(
         self,
@@ -60,18 +67,19 @@ class Transfers:
         """Keep the bytes where a later import finds them; returns the image as staged."""
         transfer = str(new_id())
         command = c.StartStaging(transfer=transfer, declared_size=declared)
-        admitted = await self._admitted(image_id, guard)
-        before, after = await self._site.quotas.stage(admitted.image, declared)
-        started = await self._start(admitted, command, context, guard, before)
-        lease = _held(started)
-        intake = self._intake(chunks, lease, "staging", declared)
+        admitted = await self._admitted(image_id, command, guard)
+        async with self._turns.turn():
+            before, after = await self._site.quotas.stage(admitted.image, declared)
+            started = await self._start(admitted, command, context, guard, before)
+            lease = _held(started)
+            intake = self._intake(chunks, lease, "staging", declared)
 
-        async def run() -> c.Command:
-            name = blob_name(image_id, transfer, "stage", lease.epoch)
-            blob = await self._write_staged(name, intake)
-            return c.CompleteStaging(transfer=transfer, blob=blob)
+            async def run() -> c.Command:
+                name = blob_name(image_id, transfer, "stage", lease.epoch)
+                blob = await self._write_staged(name, intake)
+                return c.CompleteStaging(transfer=transfer, blob=blob)
 
-        return await self._finish(started, transfer, context, run, accepted, after)
+            return await self._finish(started, transfer, context, run, accepted, after)
 
     async def upload(
         self,
@@ -87,23 +95,24 @@ class Transfers:
         """Write the bytes into a store; returns the image, active."""
         transfer = str(new_id())
         command = c.StartUpload(transfer=transfer, store=backend.name, multi=self._site.multi, declared_size=declared)
-        admitted = await self._admitted(image_id, guard)
-        before, after = await self._site.quotas.upload(admitted.image, declared)
-        started = await self._start(admitted, command, context, guard, before)
-        lease, image = _held(started), started.after
+        admitted = await self._admitted(image_id, command, guard)
+        async with self._turns.turn():
+            before, after = await self._site.quotas.upload(admitted.image, declared)
+            started = await self._start(admitted, command, context, guard, before)
+            lease, image = _held(started), started.after
 
-        async def run() -> c.Command:
-            signature = signature_of(image.properties)
-            check = await check_of(signature, self._site.keys) if signature is not None else None
-            intake = self._intake(chunks, lease, "uploading", declared, check)
-            name = blob_name(image_id, transfer, backend.name, lease.epoch)
-            url, virtual_size = await self._write_judged(backend, name, intake, image, check)
-            location = Location(store=backend.name, url=url, name=name, size=intake.size)
-            return c.CompleteUpload(
-                transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
-            )
+            async def run() -> c.Command:
+                signature = signature_of(image.properties)
+                check = await check_of(signature, self._site.keys) if signature is not None else None
+                intake = self._intake(chunks, lease, "uploading", declared, check)
+                name = blob_name(image_id, transfer, backend.name, lease.epoch)
+                url, virtual_size = await self._write_judged(backend, name, intake, image, check)
+                location = Location(store=backend.name, url=url, name=name, size=intake.size)
+                return c.CompleteUpload(
+                    transfer=transfer, location=location, digests=intake.digests, virtual_size=virtual_size
+                )
 
-        return await self._finish(started, transfer, context, run, accepted, after)
+            return await self._finish(started, transfer, context, run, accepted, after)
 
     # --- pieces ------------------------------------------------------------------------
 
@@ -112,9 +121,11 @@ class Transfers:
         """Seconds for which a store may stand still while it has something to write."""
         return self._site.settings.import_worker.store_stall_timeout
 
-    async def _admitted(self, image_id: str, guard: Guard) -> Loaded:
+    async def _admitted(self, image_id: str, command: c.Command, guard: Guard) -> Loaded:
+        """The image as it is, if nothing about it stands against the data."""
         loaded = await self._commands.loaded(image_id)
         guard(loaded.image)
+        decide(command, loaded.image)
         return loaded
 
     async def _start(

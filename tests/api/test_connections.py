@@ -357,7 +357,8 @@ async def test_a_failed_transfer_can_be_repeated_at_once(one: Site, kind: str) -
 
 
 async def test_too_many_transfers_are_asked_to_come_back(postgres: Server) -> None:
-    async with passing(postgres, one_store(entrepot="most_uploads = 1")) as site:
+    crowded = one_store(entrepot="most_uploads = 1\nmost_waiting_uploads = 0")
+    async with passing(postgres, crowded) as site:
         image, other = await site.image(), await site.image()
         async with await half_sent(site, "stage", image) as wire:
             answer = await ask(site, put("stage", other, Content_Length="1") + b"x")
@@ -367,3 +368,27 @@ async def test_too_many_transfers_are_asked_to_come_back(postgres: Server) -> No
             await wire.send(chunk(b""))
             assert (await wire.answer()).status == 204
         assert await site.stage(other, b"x") == 204
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_a_transfer_waits_for_its_turn(postgres: Server, kind: str) -> None:
+    async with passing(postgres, one_store(entrepot="most_uploads = 1")) as site:
+        image, other = await site.image(), await site.image()
+        async with await half_sent(site, "stage", image) as wire:
+            waiting = asyncio.create_task(ask(site, put(kind, other, Content_Length="1") + b"x"))
+            # What cannot be taken is refused at once, however many wait.
+            assert (await ask(site, put(kind, image, Content_Length="1") + b"x")).status == 409
+            assert (await ask(site, put(kind, str(uuid4()), Content_Length="1") + b"x")).status == 404
+            assert await has_status(site, other, "queued")
+            assert not waiting.done()
+            await wire.send(chunk(b""))
+            assert (await wire.answer()).status == 204
+        assert (await waiting).status == 204
+
+
+async def test_nobody_waits_for_his_turn_for_ever(postgres: Server) -> None:
+    async with passing(postgres, one_store(entrepot="most_uploads = 1\nupload_wait = 0.05")) as site:
+        image, other = await site.image(), await site.image()
+        async with await half_sent(site, "stage", image):
+            assert (await ask(site, put("stage", other, Content_Length="1") + b"x")).status == 503
+            assert await has_status(site, other, "queued")
