@@ -156,6 +156,19 @@ FAIL: dict[str, tuple[Make, str, str]] = {
         "raw",
         "monolithicflat",
     ),
+    **{
+        f"{name} that claims more than can be counted": (
+            lambda tmp, n=name: made.boundless(n, tmp),
+            name,
+            "claims a virtual size",
+        )  # type: ignore[misc]
+        for name in ("qcow2", "vmdk", "vhd", "vdi")
+    },
+    "qcow2 that claims more than can be counted, as raw": (
+        lambda tmp: made.boundless("qcow2", tmp),
+        "raw",
+        "claims a virtual size of 18446744073709551615 bytes",
+    ),
     "encrypted disk of another version": (lambda tmp: made.luks(2), "raw", "LUKS version 2"),
     "MBR with an odd boot flag": (lambda tmp: mbr(entry(boot=0x81)), "raw", "mbr"),
     "MBR without partitions": (lambda tmp: mbr(), "raw", "mbr"),

@@ -55,6 +55,14 @@ def with_data_file(directory: Path) -> bytes:
     return (directory / "image").read_bytes()
 
 
+def boundless(name: str, directory: Path) -> bytes:
+    """A header that tells of a disk larger than any number of ours."""
+    begin, end = {"qcow2": (24, 32), "vmdk": (12, 20), "vhd": (40, 56), "vdi": (0x170, 0x178)}[name]
+    image = bytearray(good("vmdk-sparse" if name == "vmdk" else name, directory))
+    image[begin:end] = b"\xff" * (end - begin)
+    return bytes(image)
+
+
 def with_foreign_extent(directory: Path) -> bytes:
     """CVE-2022-47951: a descriptor that names somebody else's file, inside a sparse vmdk."""
     image = bytearray(good("vmdk-sparse", directory))
