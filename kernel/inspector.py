@@ -63,7 +63,7 @@ def _overlooked(head: bytes, names: set[str]) -> list[Format]:
     if "vmdk" in names or not _DESCRIPTOR.match(head):
         return []
     kind = _CREATE_TYPE.search(head.lower())
-    variant = kind[1].decode("ascii", "replace") if kind else None
+    variant = _printable(kind[1].decode("ascii", "replace")) if kind else None
     return [Format(name="vmdk", variant=variant, unsafe={"descriptor": "it names other files"})]
 
 
@@ -80,8 +80,14 @@ def _format(inspector: Any) -> Format:
     except Exception:
         virtual_size = 0
     variant = getattr(inspector, "vmdktype", None)
+    variant = None if variant is None else _printable(str(variant)[:64])
     return Format(name=str(inspector), virtual_size=virtual_size or None, unsafe=unsafe, variant=variant)
 
 
 def _text(error: object) -> str:
-    return str(error)[:200] or type(error).__name__
+    return _printable(str(error)[:200]) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    """Without what a header may hold that is no letter: it is told to people, and kept."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -169,6 +169,11 @@ FAIL: dict[str, tuple[Make, str, str]] = {
         "raw",
         "claims a virtual size of 18446744073709551615 bytes",
     ),
+    "CVE-2022-47951, with a type that is no word": (
+        lambda tmp: made.bare_descriptor("/etc/passwd", bytes(MIB)).replace(b"monolithicFlat", b"mono\0ithicFlat"),
+        "vmdk",
+        "create-type mono?ithicflat is not allowed",
+    ),
     "encrypted disk of another version": (lambda tmp: made.luks(2), "raw", "LUKS version 2"),
     "MBR with an odd boot flag": (lambda tmp: mbr(entry(boot=0x81)), "raw", "mbr"),
     "MBR without partitions": (lambda tmp: mbr(), "raw", "mbr"),
