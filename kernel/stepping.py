@@ -15,7 +15,7 @@ import structlog
 
 from kernel import events as e
 from kernel.context import Actor
-from kernel.errors import EntrepotError, PluginFailed, UnacceptableData
+from kernel.errors import EntrepotError, Invalid, PluginFailed, TooLarge, UnacceptableData
 from kernel.extend import Limits, LocalFiles, StepRequest, StepResult, Store
 from kernel.failures import reason_of
 from kernel.image import STAGING, Image, Job
@@ -30,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 _SYNC_RATE: Final = 5 << 20
 """Bytes a second below which making a file durable counts as standing still."""
+_LARGEST: Final = (1 << 63) - 1
+_NAME: Final = 255
+_VALUE: Final = 65535
+"""Characters of a name, of a property or a format, and of the value of a property."""
 
 
 class Desk:
@@ -120,6 +124,7 @@ async def run_step(
 
 
 async def _completed(site: Site, step: str, output: str, result: StepResult) -> e.StepCompleted:
+    _must_be_recordable(result)
     blob = await _sealed(site, output, result.expects) if result.replaced else None
     changed = {
         key: value
@@ -141,6 +146,8 @@ async def _sealed(site: Site, output: str, expected: str | None) -> e.Blob:
     default = site.settings.default
     path = site.staging.partial(output)
     written = await asyncio.to_thread(lambda: path.stat().st_size if path.exists() else 0)
+    if written > default.image_size_cap:
+        raise TooLarge(f"it made {written} bytes, {default.image_size_cap} are allowed")
     stored, identity = await timely(site.staging.seal(output), site.patience + written / _SYNC_RATE, STAGING)
     chunks = steady(site.staging.read(stored.url), site.patience, STAGING)
     size, digests, facts = await digest(chunks, default.hashing_algorithm, inspect=True)
@@ -156,6 +163,27 @@ async def _sealed(site: Site, output: str, expected: str | None) -> e.Blob:
         identity=identity,
         node=None if default.staging_is_shared else site.node,
     )
+
+
+def _must_be_recordable(result: StepResult) -> None:
+    """What the database would refuse each time anew is refused here, once and in words."""
+    for name, value in result.properties.items():
+        if not _is_text(name, _NAME) or not name:
+            raise Invalid(f"it sets a property whose name cannot be kept: {name[:64]!a}")
+        if not _is_text(value, _VALUE):
+            raise Invalid(f"the value that it gives to the property {name} cannot be kept: {value[:64]!a}")
+    for kind in ("disk_format", "container_format"):
+        name = getattr(result, kind)
+        if name is not None and not (name and _is_text(name, _NAME)):
+            raise Invalid(f"it sets {kind} to what is no name: {name[:64]!a}")
+    size = result.virtual_size
+    if size is not None and not 0 <= size <= _LARGEST:
+        raise Invalid(f"it sets virtual_size to {size}")
+
+
+def _is_text(text: str, most: int) -> bool:
+    """Whether it is short enough, free of NUL, and can be written down."""
+    return len(text) <= most and "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _must_be(expected: str, facts: e.Facts, rules: Rules) -> None:
