@@ -14,7 +14,7 @@ from kernel.clock import Clock
 from kernel.commands import Command, CreateImage, ExpectImage
 from kernel.context import Context
 from kernel.decide import decide
-from kernel.errors import Conflict, EntrepotError, LeaseHeld, NotFound, OverQuota, WrongExpectedVersion
+from kernel.errors import Conflict, EntrepotError, LeaseHeld, NotFound, OverQuota, Unrecordable, WrongExpectedVersion
 from kernel.evolve import NOTHING, evolve
 from kernel.ids import stream_of
 from kernel.image import Image
@@ -205,9 +205,14 @@ class Commands:
             "secrets": order.secrets,
             "forget": order.forget,
         }
-        rows = (
-            rows_between(order.stream, before, after, order.limits, between=between, **more) if events else Rows(**more)
-        )
+        try:
+            rows = (
+                rows_between(order.stream, before, after, order.limits, between=between, **more)
+                if events
+                else Rows(**more)
+            )
+        except UnicodeEncodeError as error:  # half of a surrogate pair
+            raise Unrecordable from error
         request = Request(
             category=IMAGE,
             stream=order.stream,
