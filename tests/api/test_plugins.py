@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,43 @@ async def test_IM81_what_comes_out_is_bounded(postgres: Server) -> None:
     async with passing(postgres, config) as site:
         shown = await imported(site, bomb(10))
         assert f"more than {MIB} bytes" in await refused(site, shown, "image_decompression")
+
+
+# --- what they are given -------------------------------------------------------------------
+
+
+def _vanish(staged: Path) -> None:
+    staged.unlink()
+
+
+def _change(staged: Path) -> None:
+    staged.chmod(0o600)
+    staged.write_bytes(gzip.compress(b"what nobody staged"))
+
+
+def _touch(staged: Path) -> None:
+    os.utime(staged)
+
+
+@pytest.mark.parametrize(
+    ("happen", "words"),
+    [(_vanish, "the object does not exist"), (_change, "the staged bytes have changed"), (_touch, "")],
+    ids=["gone", "changed", "touched"],
+)
+async def test_plugins_are_given_what_was_staged(unpacking: Site, happen: Callable[[Path], None], words: str) -> None:
+    """Or nothing: a file that is not as it was recorded is compared before the first of them, not after the last."""
+    image = await unpacking.image()
+    assert await unpacking.stage(image, gzip.compress(RAW1K)) == 204
+    (staged,) = (path for path in unpacking.files("staging") if path.name.startswith(image))
+    happen(staged)
+    assert await unpacking.do_import(image) == 202
+    shown = await unpacking.ended(image)
+    message = (await unpacking.tasks(image))[-1]["message"]
+    assert (shown["status"], shown["size"]) == (("queued", None) if words else ("active", 1024)), message
+    assert words in message
+    assert "plugin" not in message
+    await unpacking.settled()
+    assert not objects(unpacking, "staging", image)
 
 
 # --- conversion --------------------------------------------------------------------------
