@@ -200,8 +200,7 @@ class Acquirer:
             return
         self._lease.report("verifying", 0, data.size)
         check = await check_of(signature, self._site.keys)
-        source = self._site.staging.read(data.url)
-        await check_all(check, source, lambda done: self._lease.report("verifying", done, data.size))
+        await check_all(check, self._read(data), lambda done: self._lease.report("verifying", done, data.size))
 
     def _read(self, data: e.Blob) -> AsyncIterator[bytes]:
         return steady(self._site.staging.read(data.url), self._site.patience, STAGING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from kernel.errors import ConfigError
+from stores.file import FileStore
 from tests.support.formats import RAW1K
 from tests.support.plugging import NOTHING, content, imported
 from tests.support.postgres import Server
@@ -96,6 +98,20 @@ async def test_other_bytes_than_those_signed_fail_the_import(site: Site) -> None
     shown = await imported(site, BIG[:-1] + b"x", **properties)
     await refused(site, shown, "The signature does not match the data")
     assert shown["os_glance_failed_import"] == "fast"
+
+
+async def test_a_disk_that_stands_still_fails_the_import(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read for the signature is waited for no longer than any other bytes."""
+
+    async def hangs(store: FileStore, url: str, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    monkeypatch.setattr(FileStore, "read", hangs)
+    monkeypatch.setattr(type(site.service.site), "patience", 0.1)
+    shown = await imported(site, RAW1K, **signer(site).signed(RAW1K))
+    assert shown["status"] == "queued"
+    assert "there was no answer for 0.1 s" in (await site.tasks(shown["id"]))[-1]["message"]
 
 
 async def test_the_bytes_after_the_plugins_are_those_that_count(site: Site) -> None:
