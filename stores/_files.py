@@ -14,6 +14,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def regular(found: os.stat_result) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise FileNotFoundError(errno.ENOENT, "not a regular file")
     return found
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all that is in it, whatever permissions a program left there."""
+    os.chmod(path, 0o700)
+    for place, directories, _ in os.walk(path):
+        for name in directories:
+            below = Path(place, name)
+            if not below.is_symlink():
+                os.chmod(below, 0o700)
+    shutil.rmtree(path)
 
 
 class Draft:

@@ -18,7 +18,6 @@ import errno
 import math
 import os
 import re
-import shutil
 import stat
 import tempfile
 import time
@@ -43,6 +42,7 @@ from stores._files import (
     make_directory,
     open_source,
     regular,
+    remove_tree,
     sync_directory,
 )
 from stores._names import checked, epoch_of, is_name
@@ -208,7 +208,7 @@ class FileStore:
             except FileNotFoundError:
                 os.stat(path.parent)  # gone is fine, a disk that is not mounted is not
             except IsADirectoryError:  # somebody's workshop
-                shutil.rmtree(path)
+                remove_tree(path)
                 found = True
         if found and self._fsync:
             sync_directory(paths[0].parent)

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import fcntl
 import os
+import stat
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 
 from kernel import errors
 from kernel.extend import StoreSite
+from stores._files import remove_tree
 from stores.file import FileConfig, FileStore
 from tests.support.disks import small_disk
 from tests.support.files import file_store, refusing
@@ -272,3 +275,25 @@ async def test_an_image_that_glance_left_in_the_directory_can_be_read(store: Fil
     assert await everything(store.read(url, 4)) == b"data"
     with pytest.raises(errors.BlobMissing):
         await store.size(f"file://{next((tmp_path / 'images').glob('*/00'))}")
+
+
+def test_a_directory_goes_whatever_permissions_a_program_left_in_it() -> None:
+    """Somebody's workshop, with what a plugin unpacked there; root would not notice."""
+    ordinary = 65534 if os.geteuid() == 0 else os.geteuid()
+    with tempfile.TemporaryDirectory() as parent:
+        workshop, elsewhere = Path(parent, "workshop"), Path(parent, "elsewhere")
+        os.chown(parent, ordinary, -1)
+        former = os.geteuid()
+        os.seteuid(ordinary)
+        try:
+            (workshop / "a" / "b").mkdir(parents=True)
+            (workshop / "a" / "b" / "file").write_bytes(b"x")
+            elsewhere.mkdir(mode=0o555)
+            (workshop / "link").symlink_to(elsewhere)
+            for place, mode in ((workshop / "a" / "b", 0o555), (workshop / "a", 0), (workshop, 0o555)):
+                place.chmod(mode)
+            remove_tree(workshop)
+            assert not workshop.exists()
+            assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o555
+        finally:
+            os.seteuid(former)
