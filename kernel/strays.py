@@ -57,12 +57,17 @@ class Strays:
         """Remove what is stray now; returns the names."""
         if not isinstance(self._staging, LocalFiles):
             return ()
-        removed = []
-        for name in await self._staging.untouched(_YOUNG):  # first the files, then what is known: never the reverse
-            if await self._stray(name):
-                await self._staging.remove(name)
-                removed.append(name)
-        return removed
+        names = await self._staging.untouched(_YOUNG)  # first the files, then what is known: never the reverse
+        return [name for name in names if await self._stray(name) and await self._remove(name)]
+
+    async def _remove(self, name: str) -> bool:
+        """One that cannot be removed leaves the others no less stray."""
+        try:
+            await self._staging.remove(name)
+        except StoreError as error:
+            log.warning("stray_not_removed", name=name, reason=str(error))
+            return False
+        return True
 
     async def _stray(self, name: str) -> bool:
         image_id = name.partition("/")[0]

@@ -9,8 +9,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
+from kernel.errors import StoreDenied
+from kernel.image import STAGING
 from kernel.strays import Strays
+from stores.file import FileStore
 from tests.integration.test_local_staging import node
 from tests.support.formats import RAW1K
 from tests.support.nodes import free_port
@@ -68,6 +72,24 @@ async def test_at_the_start_what_nobody_needs_is_removed(dsn: str, directory: Pa
 def aged_new(path: Path) -> Path:
     path.write_bytes(b"not ours")
     return aged(path)
+
+
+async def test_one_that_cannot_be_removed_does_not_keep_the_others(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(dsn, directory, single(directory)) as running:
+        first, second = sorted([f"{uuid4()}/{uuid4()}/stage.1" for _ in range(2)])
+        kept, gone = await planted(running, first), await planted(running, second)
+        removing = FileStore.remove
+
+        async def remove(store: FileStore, name: str) -> None:
+            if name == first:
+                raise StoreDenied(STAGING)
+            await removing(store, name)
+
+        monkeypatch.setattr(FileStore, "remove", remove)
+        assert await Strays(running.service.site.staging, running.service.log).sweep() == [second]
+        assert (kept.exists(), gone.exists()) == (True, False)
 
 
 async def test_a_transfer_under_way_keeps_its_file_however_old(dsn: str, directory: Path) -> None:
