@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,8 @@ from kernel.extend import KeyManager, NoConfig
 _SECTIONS: Final = ("key_manager", "barbican", "barbican_service_user", "vault")
 _TRIES_FOR: Final = 60.0
 """Seconds until the key manager is given up."""
+_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""What key managers call their objects.  Its drivers make paths of it, and any user can write any text there."""
 
 T = TypeVar("T")
 
@@ -32,6 +35,7 @@ class Castellan:
         self._credentials = credentials
 
     async def certificate(self, key_id: str) -> bytes:
+        _must_be_id(key_id)
         found = await self._asked(lambda: self._manager.get(self._credentials(), key_id))
         if getattr(found, "format", "X.509") != "X.509":
             raise NotFound(f"{key_id[:64]} is no X.509 certificate")
@@ -39,6 +43,7 @@ class Castellan:
 
     async def delete(self, key_id: str, actor: Actor) -> None:
         """In the caller's name: any user can write any id into a property, and the service may delete more than he."""
+        _must_be_id(key_id)
         if actor.token is None:
             raise Unavailable("the caller has no token that the key manager would believe")
         caller = await asyncio.to_thread(_caller, actor)
@@ -56,6 +61,11 @@ class Castellan:
             raise NotFound("The key manager has no such key") from None
         except Exception as error:  # each of its drivers has errors of its own
             raise Unavailable(f"the key manager failed ({type(error).__name__})") from error
+
+
+def _must_be_id(key_id: str) -> None:
+    if not _ID.fullmatch(key_id):
+        raise NotFound(f"{key_id[:64]!r} is no id of a key")
 
 
 async def connect(config: NoConfig, sections: Mapping[str, Mapping[str, str]]) -> Castellan:

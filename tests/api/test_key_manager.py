@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from castellan.common.objects.passphrase import Passphrase
+from castellan.common.objects.x_509 import X509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kernel.errors import ConfigError
@@ -58,6 +59,19 @@ async def test_what_it_cannot_give_fails_the_import(site: Site, name: str) -> No
     message = (await site.tasks(shown["id"]))[-1]["message"]
     assert words in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize("path", ["../../sys/seal", "a/b", "k?x=1", "..", "%2e%2e"])
+async def test_only_ids_are_asked_for(site: Site, path: str) -> None:
+    """Drivers make paths of them, for the service or, where the key manager knows no callers, with its rights."""
+    somebody = Signer()
+    KEYS[path] = X509(somebody.certificate(Encoding.DER))
+    properties = {**somebody.signed(RAW1K), "img_signature_certificate_uuid": path}
+    shown = await imported(site, RAW1K, **properties)
+    assert shown["status"] == "queued"
+    assert "There is no certificate" in (await site.tasks(shown["id"]))[-1]["message"]
+    await deleted(site, **{**KEY, "cinder_encryption_key_id": path})
+    assert KEYS.pop(path)
 
 
 async def test_its_options_are_known(site: Site) -> None:
