@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -134,11 +134,12 @@ def _jailed(command: Sequence[str], bounds: Bounds) -> list[str]:
 
 async def _listen(process: Process, heard: Callable[[bytes], None] | None, feed: bytes) -> Ended:
     out, err = _Tape(), _Tape()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_drain(process.stdout, heard or out.add))
-        group.create_task(_drain(process.stderr, err.add))
-        if feed:
-            group.create_task(_tell(process, feed))
+    with _alone(process):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_drain(process.stdout, heard or out.add))
+            group.create_task(_drain(process.stderr, err.add))
+            if feed:
+                group.create_task(_tell(process, feed))
     code = await process.wait()
     return Ended(code=code, out=bytes(out.kept), err=err.kept.decode(errors="replace").strip())
 
@@ -167,10 +168,40 @@ async def _tell(process: Process, feed: bytes) -> None:
     process.stdin.close()
 
 
-async def _end(process: Process) -> None:
-    """Make sure that nothing of it runs on: neither the program nor what it started."""
+@contextlib.contextmanager
+def _alone(process: Process) -> Iterator[None]:
+    """What a program has started ends with it, and not when its time is up: it may hold the outputs open."""
+    try:
+        exited = os.pidfd_open(process.pid)
+    except ProcessLookupError:  # it has ended already
+        _kill(process)
+        yield
+        return
+    except OSError:  # the kernel is old
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(exited)
+        _kill(process)
+
+    loop.add_reader(exited, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(exited)
+        os.close(exited)
+
+
+def _kill(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _end(process: Process) -> None:
+    """Make sure that nothing of it runs on: neither the program nor what it started."""
+    _kill(process)
     waiting = asyncio.ensure_future(process.wait())
     await asyncio.wait({waiting}, timeout=_GRACE)
     waiting.cancel()

@@ -105,6 +105,14 @@ async def test_what_it_started_ends_with_it() -> None:
     assert programs() == set()
 
 
+async def test_what_it_leaves_behind_is_not_waited_for() -> None:
+    """A program in the background holds the outputs open; it ends when the one that started it does."""
+    ended = await within(shell("sleep 600 & echo $!"))
+    assert ended.code == 0
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(ended.out)).status() == psutil.STATUS_ZOMBIE
+
+
 async def test_cancelling_kills_it_and_what_it_started() -> None:
     running = asyncio.create_task(shell("sleep 600 & sleep 600"))
     async with asyncio.timeout(10):
