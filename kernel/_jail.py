@@ -6,6 +6,7 @@
 |---|---|
 | `cpu`, `memory`, `file`, `processes` | limits: seconds, bytes of address space, bytes of one file, processes |
 | `offline=1` | an empty network namespace |
+| `family=1` | it may start programs: all of them die with the parent, not the program alone |
 | `make` | a file to create, which may be written; it must not exist |
 | `read` | a file or directory that may be read; naming one hides everything else but the system's programs |
 
@@ -38,6 +39,28 @@ def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def watch_over_family(parent: int) -> None:
+    """Go on in a child; this process stays, and takes everybody with it when the parent dies."""
+    ours = os.getpid()
+    child = os.fork()
+    if not child:
+        die_with_parent(ours)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.killpg(0, signal.SIGKILL)
+    for stream in range(3):
+        os.close(stream)  # they end with the program
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:  # it was a signal that ended it: end likewise, but leave no image of ourselves
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(ours, -code)
+    os._exit(code)
 
 
 def go_offline() -> bool:
@@ -132,6 +155,8 @@ def main(arguments: list[str]) -> None:
     if "read" in wanted:
         hide_files([*wanted["read"], *home_of(command[0])], made)
     die_with_parent(int(arguments[0]))
+    if "family" in wanted:
+        watch_over_family(int(arguments[0]))
     set_limits(wanted)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # ignoring them is Python's habit, not the program's

@@ -58,6 +58,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """Processes and threads of this account; 1 is none beside itself (root is not held to it)."""
     offline: bool = True
     """Whether it is to have no network and no special powers, where the machine can do that."""
+    family: bool = False
+    """Whether it starts programs of its own that are to end with the service, however that ends."""
     reads: tuple[Path, ...] = ()
     """If not empty: nothing but these, what it makes and the system's programs is within its reach."""
     makes: Path | None = None
@@ -125,6 +127,7 @@ def _jailed(command: Sequence[str], bounds: Bounds) -> list[str]:
         "file": bounds.file,
         "processes": bounds.processes,
         "offline": 1 if bounds.offline else None,
+        "family": 1 if bounds.family else None,
         "make": bounds.makes,
     }
     walls = [f"{key}={value}" for key, value in limits.items() if value is not None]

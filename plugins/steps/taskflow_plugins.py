@@ -71,7 +71,7 @@ async def run_plugin(point: EntryPoint, request: StepRequest) -> StepResult:
     asked = _asked(point, request, scratch / request.image.id, output)
     ended = await run(
         [sys.executable, "-P", "-m", "plugins.steps._taskflow_run"],
-        Bounds(seconds=request.settings.timeout, offline=False),
+        Bounds(seconds=request.settings.timeout, offline=False, family=True),
         feed=msgspec.json.encode(asked),
         environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )

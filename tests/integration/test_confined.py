@@ -109,8 +109,10 @@ async def test_what_it_leaves_behind_is_not_waited_for() -> None:
     """A program in the background holds the outputs open; it ends when the one that started it does."""
     ended = await within(shell("sleep 600 & echo $!"))
     assert ended.code == 0
-    with suppress(psutil.NoSuchProcess):
-        assert psutil.Process(int(ended.out)).status() == psutil.STATUS_ZOMBIE
+    async with asyncio.timeout(10):
+        with suppress(psutil.NoSuchProcess):
+            while psutil.Process(int(ended.out)).status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.01)
 
 
 async def test_cancelling_kills_it_and_what_it_started() -> None:
@@ -124,26 +126,44 @@ async def test_cancelling_kills_it_and_what_it_started() -> None:
     assert programs() == set()
 
 
-async def test_it_dies_with_the_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "bounds"),
+    [
+        ("echo $$ > {told}; exec sleep 600", "seconds=600"),
+        ("sleep 600 & echo $! > {told}; wait", "seconds=600, family=True"),
+    ],
+    ids=["it", "what it started"],
+)
+async def test_it_dies_with_the_service(tmp_path: Path, program: str, bounds: str) -> None:
     """`kill -9` of the service leaves no program behind that would write on."""
     told = tmp_path / "told"
-    script = (
-        "import asyncio; from kernel.confined import Bounds, run\n"
-        f"asyncio.run(run(['/bin/sh', '-c', 'echo $$ > {told}; exec sleep 600'], Bounds(seconds=600)))"
-    )
+    command = ["/bin/sh", "-c", program.format(told=told)]
+    script = f"import asyncio; from kernel.confined import Bounds, run\nasyncio.run(run({command}, Bounds({bounds})))"
     service = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     async with asyncio.timeout(20):
         while not (told.exists() and told.read_text().strip()):
             await asyncio.sleep(0.01)
-        program = psutil.Process(int(told.read_text()))
+        left = psutil.Process(int(told.read_text()))
         service.kill()
         service.wait()
         with suppress(psutil.NoSuchProcess):
-            while program.status() != psutil.STATUS_ZOMBIE:
+            while left.status() != psutil.STATUS_ZOMBIE:
                 await asyncio.sleep(0.01)
 
 
 # --- what goes in and out ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [("echo out; echo err >&2; exit 3", 3), ("kill -9 $$", -9), ("kill -6 $$", -6), ("kill -15 $$", -15)],
+)
+async def test_one_with_a_family_ends_like_any_other(code: str, ended: int) -> None:
+    found = await shell(code, Bounds(seconds=20, family=True))
+    assert found.code == ended
+    assert (found.out, found.err) == ((b"out\n", "err") if ended == 3 else (b"", ""))
+    assert (await shell("sleep 600 & exit 4", Bounds(seconds=20, family=True))).code == 4
+    assert programs() == set()
 
 
 async def test_its_outputs_are_read_to_the_end_and_kept_in_part() -> None:
