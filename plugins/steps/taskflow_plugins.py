@@ -79,6 +79,8 @@ async def run_plugin(point: EntryPoint, request: StepRequest) -> StepResult:
         log.info("plugin_said", plugin=point.name, image_id=request.image.id, text=ended.err[-_SAID:])
     try:
         answer = msgspec.json.decode(ended.out, type=Answer)
+    except msgspec.ValidationError as error:
+        raise EntrepotError(f"it sets something to what it cannot be: {error}") from error
     except msgspec.DecodeError as error:
         raise EntrepotError(ended.trouble or f"it ended with code {ended.code} and without a result") from error
     if answer.error is not None:
