@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -53,13 +54,14 @@ _LONGEST_ASIDE: Final = 60.0
 """Seconds between two attempts at what this process, of whatever version, has no way of doing."""
 
 _FIND: Final = """
-SELECT i.id, i.image_id
+SELECT i.id, i.image_id, i.owner
 FROM images i LEFT JOIN leases l ON l.stream = i.id
 WHERE i.work IS NOT NULL AND (i.work = 'purge') = $1 AND i.due_at <= clock_timestamp()
   AND (l.stream IS NULL OR l.until < clock_timestamp() OR (l.yielding AND NOT $1)
        OR (l.owner IS NULL AND l.until > clock_timestamp()  -- no back-off for what has come up since it was set
            + greatest(interval '60 seconds', 2 * (clock_timestamp() - i.updated_at))))
-  AND (i.node IS NULL OR i.node = $2) AND NOT i.id = ANY($3) ORDER BY i.due_at LIMIT $4
+  AND (i.node IS NULL OR i.node = $2) AND NOT i.id = ANY($3)
+  AND ($1 OR NOT coalesce(i.owner, '') = ANY($4)) ORDER BY i.due_at LIMIT $5
 """
 
 
@@ -67,6 +69,14 @@ _BURST: Final = 0.02
 """Seconds in which a burst of hints becomes one look."""
 _PACE: Final = 0.05
 """Seconds between two looks: what this process does itself it hears of at once, and others do the same."""
+
+
+class _Running(NamedTuple):
+    """Work under way on one image."""
+
+    task: asyncio.Task[None]
+    purge: bool
+    owner: str
 
 
 class Reactor:
@@ -82,18 +92,18 @@ class Reactor:
         self._clock = clock
         self._purger = Purger(site)
         self._hint = feed.hint()
-        self._running: dict[UUID, tuple[asyncio.Task[None], bool]] = {}
+        self._running: dict[UUID, _Running] = {}
         self._again: set[UUID] = set()
         self._aside: dict[UUID, tuple[float, float]] = {}
         """Images whose work failed to be done here -> until when it is left to others, and for how long."""
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
         settings = site.settings
-        self._capacity = min(
-            settings.import_worker.max_concurrent,
-            settings.taskflow_executor.max_workers,
-            settings.wsgi.task_pool_threads,
-        )
+        most = min(settings.taskflow_executor.max_workers, settings.wsgi.task_pool_threads)
+        self._share = min(settings.import_worker.max_concurrent, most)
+        """Imports of one project at once."""
+        self._capacity = min(settings.import_worker.max_concurrent + 1, most)
+        """Imports of all: where one project holds its share, with downloads that take a day, there is a place left."""
         commands.on_change.append(self._notice)
 
     async def start(self) -> None:
@@ -105,7 +115,7 @@ class Reactor:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.wait({self._loop})
-        tasks = {task for task, _ in self._running.values()}
+        tasks = {running.task for running in self._running.values()}
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=grace)
             for task in left:
@@ -129,30 +139,39 @@ class Reactor:
         before = handled.before
         # Whoever was at work may have let its lease run out since, and only the row tells.
         alone = handled.lease is not None or (before.job is None and before.transfer is None)
-        self._consider(stream, handled.after.id, work.kind == "purge", handled.newest if alone else None)
+        self._consider(
+            stream, handled.after.id, handled.after.owner, work.kind == "purge", handled.newest if alone else None
+        )
 
-    def _consider(self, stream: UUID, image_id: str, purge: bool, known: Loaded | None = None) -> None:
+    def _consider(
+        self, stream: UUID, image_id: str, owner: str | None, purge: bool, known: Loaded | None = None
+    ) -> None:
         if self._stopping:
             return
         if stream in self._running:
             self._again.add(stream)
             return
-        if self._room(purge) <= 0:
+        if self._room(purge) <= 0 or (not purge and (owner or "") in self._sated()):
             return
         task = asyncio.create_task(self._work(stream, image_id, known), name=f"work {image_id}")
-        self._running[stream] = task, purge
-        task.add_done_callback(lambda _: self._done(stream, image_id, purge))
+        self._running[stream] = _Running(task, purge, owner or "")
+        task.add_done_callback(lambda _: self._done(stream, image_id, owner, purge))
 
-    def _done(self, stream: UUID, image_id: str, purge: bool) -> None:
+    def _done(self, stream: UUID, image_id: str, owner: str | None, purge: bool) -> None:
         self._running.pop(stream, None)
         if stream in self._again:
             self._again.discard(stream)
-            self._consider(stream, image_id, purge)
+            self._consider(stream, image_id, owner, purge)
         self._hint.set()
 
     def _room(self, purge: bool) -> int:
-        busy = sum(1 for _, is_purge in self._running.values() if is_purge == purge)
+        busy = sum(1 for running in self._running.values() if running.purge == purge)
         return (_PURGES if purge else self._capacity) - busy
+
+    def _sated(self) -> list[str]:
+        """The projects that have as many imports under way as one may have."""
+        busy = Counter(running.owner for running in self._running.values() if not running.purge)
+        return [owner for owner, count in busy.items() if count >= self._share]
 
     async def _run(self) -> None:
         while True:
@@ -177,9 +196,9 @@ class Reactor:
             room = self._room(purge)
             if room > 0:
                 besides = [*self._running, *waiting]
-                rows: Any = await self._database.fetch(_FIND, purge, self._site.node, besides, room)
+                rows: Any = await self._database.fetch(_FIND, purge, self._site.node, besides, self._sated(), room)
                 for row in rows:
-                    self._consider(row["id"], row["image_id"], purge)
+                    self._consider(row["id"], row["image_id"], row["owner"], purge)
 
     # --- working ---------------------------------------------------------------------
 

@@ -142,7 +142,9 @@ class ImportWorker(Section):
     lease_seconds: float = Field(
         6.0, ge=0.5, le=3600, description="Life of a worker's lease; a dead worker is noticed after it."
     )
-    max_concurrent: int = Field(4, ge=1, description="Imports worked on at once by one process.")
+    max_concurrent: int = Field(
+        4, ge=1, description="Imports of one project that a process works on at once; it has one more place for others."
+    )
     store_stall_timeout: float = Field(
         60.0, gt=0, description="Seconds without progress after which a write to a store, or to staging, fails."
     )
