@@ -315,7 +315,8 @@ async def test_9_2_a_download_without_end_is_stopped_at_the_limit(world: World) 
         await download(world, image, who, o.url("/endless"))
         shown, task = await ended(world, image, who)
     assert shown["status"] == "queued"
-    assert "Resource image_stage_total is over limit of 3 due to current usage 1 and delta 4" in task["message"]
+    # How much had arrived by then is a matter of buffers.
+    assert "Resource image_stage_total is over limit of 3 due to current usage 1 and delta " in task["message"]
     assert await ending(world, task) == "quota"
     assert not objects(world.site, "staging", image)
     assert await world.usage(who, "stage_total") == {"usage": 1, "limit": 3}
