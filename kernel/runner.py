@@ -184,6 +184,8 @@ class Runner:
                 raise
             log.warning("outcome_unrecordable", image_id=self._image.id, step=work.subject or work.kind)
             await self._stop_writes()
+            for brought in outcomes:
+                await self._remove_brought(brought)
             reason, kind = reason_of(error), kind_of(error)
             step = work.subject if work.kind == "step" and work.subject else work.kind
             return await self._record((c.FailStep(task_id=self._task_id, step=step, reason=reason, kind=kind),))
@@ -224,12 +226,15 @@ class Runner:
 
     async def _thrown_away(self, brought: c.Command, error: EntrepotError) -> c.Command:
         """Remove what has come into staging and does not fit."""
-        blob = _blob(brought)
-        assert blob is not None
-        await self._purger.delete_all([(STAGING, blob.url)])
+        await self._remove_brought(brought)
         if isinstance(brought, c.RecordStep):
             return self._too_dear(error, PluginFailed(brought.completed.step, reason_of(error)))
         return self._too_dear(error)
+
+    async def _remove_brought(self, brought: c.Command) -> None:
+        """Remove the bytes that an outcome would have told of."""
+        if (blob := _blob(brought)) is not None:
+            await self._purger.delete_all([(STAGING, blob.url)])
 
     async def _note(self, command: c.Command, limits: Limits) -> None:
         """Record something in the middle of a step."""

@@ -51,6 +51,25 @@ async def test_an_outcome_that_cannot_be_recorded(site: Site, monkeypatch: pytes
         await failed(site, RAW1K)
 
 
+@pytest.mark.parametrize("seen", ["when it ends", "when it is recorded"])
+async def test_what_such_an_outcome_brought_goes_with_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    if seen == "when it is recorded":
+        monkeypatch.setattr("kernel.stepping._must_be_recordable", lambda result: None)
+
+    async def run(request: StepRequest) -> StepResult:
+        (await request.output()).write_bytes(b"x" * 1024)
+        return StepResult(replaced=True, properties={"a": "x\0y"})
+
+    step = site.service.site.steps["no_op"]
+    monkeypatch.setitem(site.service.site.steps, "no_op", replace(step, run=run))
+    shown = await imported(site, RAW1K)
+    assert shown["status"] == "queued"
+    await site.settled()
+    assert site.files("staging") == []
+
+
 async def test_what_rides_along_with_the_start(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts recorded by an earlier release, say, that the inspection then makes something of."""
     monkeypatch.setattr("kernel.verdict._LARGEST", 1 << 64)
