@@ -41,6 +41,9 @@ _SETTINGS: Final = {
 _PLANNED: Final = {"plan_cache_mode": "force_custom_plan", "random_page_cost": "1.1"}
 """For statements whose plan depends on their arguments; few disks have heads that must travel to a page."""
 
+_PATIENCE: Final = 90.0
+"""Seconds to wait for the answer to a statement that the server itself would have given up long before."""
+
 
 @contextlib.contextmanager
 def reachable() -> Iterator[None]:
@@ -65,12 +68,12 @@ async def _keep(connection: Any) -> None:
 
 
 async def connect(dsn: str, application: str, **settings: str) -> Any:
-    """A connection of one's own, outside the pool."""
+    """A connection of one's own, outside the pool; whose statements may take any time if `statement_timeout` is "0"."""
     try:
         connection = await asyncpg.connect(
             dsn,
             timeout=10,
-            command_timeout=90,
+            command_timeout=None if settings.get("statement_timeout") == "0" else _PATIENCE,
             server_settings={**_SETTINGS, "application_name": f"entrepot {application}", **settings},
         )
         try:

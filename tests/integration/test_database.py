@@ -42,3 +42,18 @@ async def test_a_connection_that_cannot_be_prepared_is_let_go(dsn: str, monkeypa
     with pytest.raises(Unavailable):
         await connect(dsn, "test")
     assert [sock.fileno() for sock in sockets] == [-1]
+
+
+async def test_only_statements_without_a_limit_may_take_any_time(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A big table takes its time to be migrated or rebuilt; a dead server is not waited for."""
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    for settings, patient in (({}, False), ({"statement_timeout": "0"}, True)):
+        connection = await connect(dsn, "test", **settings)
+        try:
+            await connection.execute("SELECT pg_sleep(0.5)")
+        except TimeoutError:
+            assert not patient
+        else:
+            assert patient
+        finally:
+            await let_go(connection)
