@@ -3,8 +3,8 @@
     fold up to a head ─▶ fill shadow tables ─▶ under the append lock: fold what came
     since, move the shadows in ─▶ done
 
-Writers wait only for the last step; readers see the old rows until it commits, and
-then the new ones.  The lagging projections are emptied and start over at position 0.
+Writers wait only for the last step; readers wait for nothing: they see the old rows
+until it commits, and then the new ones.  The lagging projections are emptied and start over at position 0.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ async def _inline(connection: Any, progress: Callable[[int, int], None]) -> Rebu
         await _forget(connection, touched)
         await _fill(connection, folded, touched)
         rows = {table: await _move(connection, table) for table in _INLINE}
+    await connection.execute(f"VACUUM (ANALYZE) {', '.join(_INLINE)}")
     return Rebuilt(folded.events, rows)
 
 
@@ -80,7 +81,7 @@ async def _forget(connection: Any, streams: Collection[UUID]) -> None:
 
 
 async def _move(connection: Any, table: str) -> int:
-    await connection.execute(f"TRUNCATE {table}")
+    await connection.execute(f"DELETE FROM {table}")  # TRUNCATE would wait for every reader, and empty older snapshots
     result: str = await connection.execute(f"INSERT INTO {table} SELECT * FROM shadow_{table}")
     await connection.execute(f"DROP TABLE shadow_{table}")
     return int(result.split()[-1])
