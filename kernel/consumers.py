@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -168,13 +168,13 @@ class Consumer:
                 if coming.done():
                     batch = await coming
                     beside.discard(coming)
-                    await self._apply(batch)
+                    await self._as_long_as(keeping, self._apply(batch))
                     mark("delivered")
                     await self._move(batch[-1].position)
                     coming = self._next(batches, beside)
                 if time.monotonic() >= retry_at:
                     if self._parked:
-                        await self._retry_parked()
+                        await self._as_long_as(keeping, self._retry_parked())
                     retry_at = time.monotonic() + _RETRY_PARKED
         finally:
             for task in beside:
@@ -189,12 +189,32 @@ class Consumer:
         beside.add(coming)
         return coming
 
+    async def _as_long_as(self, keeping: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
+        """Do something only while the consumer is ours: what another one has begun to tell is not to be told again."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await keeping
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
     async def _keep(self) -> None:
+        """Hold the consumer for as long as it is ours, or nobody can be asked and it may be another one's."""
+        held = time.monotonic()
         while True:
             await asyncio.sleep(self._ttl / 3)
-            with contextlib.suppress(Unavailable):
-                if await self._take() is None:
+            asked = time.monotonic()
+            try:
+                if await self._take() != self._epoch:  # another may be ours too: whoever had it may have moved on
                     raise _Lost(f"somebody else drives {self.name}")
+            except Unavailable:
+                if time.monotonic() - held > self._ttl:
+                    raise
+            else:
+                held = asked
 
     async def _apply(self, batch: Sequence[Recorded]) -> None:
         """Until it is done: a receiver that is away holds everything up, in order."""

@@ -68,6 +68,27 @@ async def test_a_slow_sink_lags_alone(dsn: str, directory: Path) -> None:
         assert mine == [note.id for note in running.notes.of(image)]
 
 
+async def test_who_is_not_the_driver_any_more_tells_nothing_more(dsn: str, directory: Path) -> None:
+    """Not even what it has waited with since: by now another process has told it, and what followed."""
+    stuck = Stuck()
+    driver = NotificationSink(name="stuck", config=Collector, connect=_same)
+    config = single(directory, import_worker="lease_seconds = 1")
+    async with site(dsn, directory, config, sinks=[(driver, stuck)]) as running:
+        await running.image()
+        async with asyncio.timeout(DEADLINE):
+            await stuck.asked.wait()
+        (sink,) = (item for item in running.service.consumers if item.name == "sink stuck")
+        await running.service.database.fetch(
+            "UPDATE consumers SET owner = gen_random_uuid(), epoch = epoch + 1, until = 'infinity' WHERE name = $1",
+            sink.name,
+        )
+        await running.until(lambda: not sink.driving, DEADLINE)
+        stuck.may.set()
+        await running.image()
+        await running.until(lambda: len(running.notes.messages) >= 2)
+        assert not stuck.messages
+
+
 async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, directory: Path) -> None:
     async with hook() as there:
         there.judge = lambda event: 400 if event["data"].get("name") == "poison" else 204

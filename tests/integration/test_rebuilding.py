@@ -24,6 +24,18 @@ async def imported(running: Site) -> str:
     return image
 
 
+async def test_a_read_model_is_filled_again_though_nothing_happens(dsn: str, directory: Path) -> None:
+    async with site(dsn, directory, single(directory, import_worker="lease_seconds = 1")) as running:
+        await imported(running)
+        assert await running.service.database.fetchval("SELECT count(*) FROM outcomes") == 1
+        await rebuild(dsn, "outcomes")
+
+        async def full() -> bool:
+            return int(await running.service.database.fetchval("SELECT count(*) FROM outcomes")) == 1
+
+        await running.until(full, DEADLINE)
+
+
 async def test_a_rebuild_waits_for_no_reader_and_no_reader_sees_a_half(dsn: str, directory: Path) -> None:
     """A backup reads for hours, and meanwhile the log must go on."""
     async with site(dsn, directory, several(directory)) as running:
