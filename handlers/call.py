@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _MOST_JSON: Final = 8 << 20
 """Bytes of a JSON body; more is refused."""
 
+_MOST_VALUES: Final = 1 << 16
+"""Values in a JSON body; millions of them fit into the bytes, but to make each takes seconds in all."""
+
 _MOST_LEVELS: Final = 64
 """Levels of a JSON body; what is recorded of it is read, folded and shown by recursion."""
 
@@ -142,6 +145,8 @@ class Call:
         raw = await self._body(most)
         if absent is not None and not raw:
             return absent
+        if _too_many(raw):
+            raise TooLarge(f"The body holds more than {_MOST_VALUES} values")
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -278,6 +283,27 @@ def must_be(request: web.BaseRequest, media_type: str) -> None:
 
 
 _WORDS: Final[dict[type, str]] = {dict: "object", list: "array"}
+
+
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A string of a JSON text; also one that is not closed, so that nothing is looked at twice."""
+
+
+def _too_many(raw: bytes) -> bool:
+    """Whether a JSON text would have too many values, counted by what separates them before any is made."""
+    if len(raw) <= _MOST_VALUES or _separators(raw) < _MOST_VALUES:
+        return False
+    count = end = 0
+    for number, string in enumerate(_STRING.finditer(raw)):  # what stands in strings separates nothing
+        count += _separators(raw[end : string.start()])
+        end = string.end()
+        if count >= _MOST_VALUES or number > 2 * _MOST_VALUES:
+            return True
+    return count + _separators(raw[end:]) >= _MOST_VALUES
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _too_deep(document: Any) -> bool:
