@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
 from kernel.errors import Invalid
 
@@ -66,7 +66,7 @@ class ImageBody(BaseModel):
     container_format: str | None = None
     min_disk: Count = 0
     min_ram: Count = 0
-    tags: list[Text255] = Field(default=[])
+    tags: Annotated[list[Text255], FailFast()] = Field(default=[])
     status: Status = "queued"
     size: Size | None = None
     virtual_size: Size | None = None
@@ -75,7 +75,7 @@ class ImageBody(BaseModel):
     os_hash_value: Annotated[str, StringConstraints(max_length=128)] | None = None
     created_at: str = ""
     updated_at: str = ""
-    locations: list[dict[str, Any]] | None = None
+    locations: Annotated[list[dict[str, Any]] | None, FailFast()] = None
 
 
 class Method(BaseModel):
@@ -92,7 +92,7 @@ class StoreWishes(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    stores: list[str] | None = None
+    stores: Annotated[list[str] | None, FailFast()] = None
     all_stores: bool = False
     all_stores_must_succeed: bool = True
 
@@ -118,6 +118,10 @@ T = TypeVar("T", bound=BaseModel)
 
 def validated(model: type[T], document: Any) -> T:
     """The document as a model; `Invalid` naming the first member that is wrong."""
+    if model.model_config.get("extra") == "forbid" and isinstance(document, dict):
+        strange = next((name for name in document if name not in model.model_fields), None)
+        if strange is not None:  # a model would gather all of them
+            raise Invalid(f"{strange[:255]}: there is no such member")
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -7,8 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
+from handlers import schemas
 from handlers.image_schema import ImageSchema
+from handlers.locations import RegisteredBody
 from kernel.errors import ConfigError, Invalid
 from kernel.settings import Settings
 
@@ -87,3 +90,32 @@ def test_long_values_are_not_echoed_whole(tmp_path: Path) -> None:
     with pytest.raises(Invalid) as caught:
         schema.value("x", "y" * 100_000)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"tags": [1] * 9}, "tags.0: "),
+        ({"locations": [1] * 9}, "locations.0: "),
+        ({f"m{number}": 1 for number in range(9)}, "m0: "),
+        ({"kernel_id": 1, "ramdisk_id": 1}, "kernel_id: "),
+    ],
+)
+def test_of_many_faults_one_is_looked_for(document: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for a million in a body, and each takes its time to be described."""
+    monkeypatch.setattr(schemas, "describe", only_one)
+    with pytest.raises(Invalid, match=f"^{told}"):
+        ImageSchema.of(Settings()).create(document)
+
+
+def test_of_many_strangers_one_is_named() -> None:
+    with pytest.raises(Invalid, match=r"^m0: "):
+        schemas.validated(RegisteredBody, {f"m{number}": 1 for number in range(9)})
+
+
+def only_one(error: ValidationError) -> str:
+    assert error.error_count() == 1
+    return describe(error)
+
+
+describe = schemas.describe
