@@ -121,6 +121,8 @@ class Leases:
                 await self.renew()
             except Unavailable as error:
                 log.warning("leases_not_renewed", error=str(error), held=len(self._held))
+            except Exception:  # whatever it is may pass, and work must not go on without its leases for ever
+                log.exception("leases_not_renewed", held=len(self._held))
 
     async def renew(self) -> None:
         """Renew everything held and write its progress; notice what has been taken over."""

@@ -181,6 +181,8 @@ class Reactor:
                 await self._look()
             except Unavailable as error:
                 log.warning("reactor_waits", reason=str(error))
+            except Exception:  # whatever it is may pass, and nobody else looks for work here
+                log.exception("reactor_stumbled")
             try:
                 async with asyncio.timeout(POLL):  # wait_for can swallow a cancellation (Python 3.11)
                     await self._hint.wait()
