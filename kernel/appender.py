@@ -24,7 +24,7 @@ import structlog
 from msgspec.json import decode as decode_json
 
 from kernel.batch import APPEND, Parts, arguments
-from kernel.database import LOST, connect, let_go
+from kernel.database import FULL, LOST, connect, let_go
 from kernel.errors import EntrepotError, Fenced, LeaseHeld, OverQuota, Unavailable, Unrecordable, WrongExpectedVersion
 from kernel.log import Committed, Receipt, Request
 from kernel.recorded import Recorded
@@ -43,6 +43,10 @@ _MOST_WAITING: Final = 4096
 
 _IMPATIENCE: Final = 20.0
 """Seconds after which a caller that cannot wait is told that the outcome is unknown."""
+
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds between two attempts."""
 
 _PATIENCE_WHEN_STOPPING: Final = 10.0
 """Seconds that what waits gets to be recorded before a stop."""
@@ -181,6 +185,7 @@ class Appender:
 
     async def _deliver(self, batch: list[_Waiting]) -> None:
         """Send a batch until its fate is known."""
+        pause = 0.0
         while batch:
             try:
                 rows = await self._call(batch)
@@ -189,7 +194,11 @@ class Appender:
                     await self._single_out(batch, error)
                     return
                 log.warning("append_connection_lost", error=repr(error), requests=len(batch))
-                await self._reconnect()
+                if isinstance(error, FULL):  # nothing was written
+                    batch = _patient(batch)
+                await asyncio.sleep(pause)
+                pause = min(max(pause * 2, _PAUSE), _LONGEST_PAUSE)
+                await self._reconnect()  # where a server is read-only, another one may be the right one by now
                 continue
             except (asyncpg.PostgresError, ValueError, OverflowError) as error:
                 await self._single_out(batch, error)
@@ -248,7 +257,7 @@ class Appender:
         if self._connection is not None:
             await let_go(self._connection)
             self._connection = None
-        pause = 0.05
+        pause = _PAUSE
         while True:
             self._refuse_impatient()
             try:
@@ -258,21 +267,21 @@ class Appender:
             except (EntrepotError, asyncpg.PostgresError) as error:
                 log.warning("database_away", error=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
+                pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 log.info("database_back")
                 return
 
     def _refuse_impatient(self) -> None:
         """Requests not sent yet, whose callers cannot wait, fail now: nothing of theirs was written."""
-        kept = []
-        for waiting in self._waiting:
-            if waiting.patient:
-                kept.append(waiting)
-            elif not waiting.future.done():
-                waiting.future.set_exception(Unavailable("The database is not available"))
-        self._waiting = kept
+        self._waiting = _patient(self._waiting)
         self._room.set()
+
+
+def _patient(requests: Sequence[_Waiting]) -> list[_Waiting]:
+    """Those whose callers can wait; the others, of whom nothing was written, are told so."""
+    _fail([waiting for waiting in requests if not waiting.patient], Unavailable("The database is not available"))
+    return [waiting for waiting in requests if waiting.patient]
 
 
 def _fail(requests: Sequence[_Waiting], error: Exception) -> None:

@@ -27,8 +27,13 @@ LOST: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
+    asyncpg.DiskFullError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
-"""Errors that mean: the server is not there, is going away, or does not answer in time."""
+"""Errors that mean: the server is not there, is going away, does not answer in time, or takes nothing in."""
+
+FULL: Final = (asyncpg.DiskFullError, asyncpg.ReadOnlySQLTransactionError)
+"""Those of them that mean that it can only be read: its disk is full, or another server has taken over."""
 
 _SETTINGS: Final = {
     "jit": "off",
@@ -53,7 +58,17 @@ def reachable() -> Iterator[None]:
     except LOST as error:
         if isinstance(error, ValueError):  # asyncpg's word for an argument it cannot encode
             raise
-        raise Unavailable("The database is not available") from error
+        raise Unavailable(_trouble(error)) from error
+
+
+def _trouble(error: BaseException) -> str:
+    match error:
+        case asyncpg.DiskFullError():
+            return "The disk of the database is full"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return "The database can only be read right now"
+        case _:
+            return "The database is not available"
 
 
 async def _prepare(connection: Any) -> None:

@@ -409,6 +409,22 @@ async def test_the_impatient_who_wait_for_room_are_told_too(
         receipts(await asyncio.gather(sent, *patient))
 
 
+async def test_a_server_that_can_only_be_read_is_one_that_is_away(world: World, switch: Switch) -> None:
+    """A standby, say, to which clients are led for a moment while another one takes over."""
+    read_only = f'ALTER DATABASE "{switch.database}" SET default_transaction_read_only'
+    receipts(await world.append(*some(1)))
+    await switch.admin.execute(f"{read_only} = on")
+    await world.kill()
+    patient = asyncio.create_task(world.append(*some(2)))
+    for item in some(3):
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(world.appender.append(item), 10)
+    assert not patient.done()
+    await switch.admin.execute(f"{read_only} = off")
+    receipts(await patient)
+    assert len(await world.events()) == 3
+
+
 async def test_who_keeps_the_server_running_is_asked_to_bring_it_back(dsn: str) -> None:
     asked = asyncio.Event()
 
