@@ -9,15 +9,18 @@ import orjson
 from handlers import views
 from handlers.views import Viewer
 from kernel.image import Image
+from kernel.kept import Kept
 
 _MOST_KEPT: Final = 4096
+_HEAVIEST_KEPT: Final = 64 << 20
+"""Bytes in all; properties may make each of them megabytes."""
 
 
 class Rendered:
     """Keeps what was made for those who see everything there is; the representations of one service."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int, bool], bytes] = {}
+        self._kept: Kept[tuple[str, int, bool], bytes] = Kept(_MOST_KEPT, _HEAVIEST_KEPT)
 
     def image(self, shown: Image, viewer: Viewer) -> orjson.Fragment:
         """The image as this viewer sees it, ready to stand in a document."""
@@ -27,7 +30,5 @@ class Rendered:
         made = self._kept.get(key)
         if made is None:
             made = orjson.dumps(views.image(shown, viewer))
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = made
+            self._kept.put(key, made, len(made))
         return orjson.Fragment(made)

@@ -16,6 +16,7 @@ from kernel.database import Database
 from kernel.evolve import NOTHING
 from kernel.ids import stream_of
 from kernel.image import FOLD, Image, Task
+from kernel.kept import Kept
 from kernel.leases import Progress
 from kernel.listing import Listing, Marker, Query
 from kernel.log_postgres import PostgresLog, decode_image
@@ -37,6 +38,8 @@ decode_progress: Final = msgspec.json.Decoder(Progress).decode
 
 
 _MOST_KNOWN: Final = 4096
+_HEAVIEST_KNOWN: Final = 64 << 20
+"""Bytes of states in all; properties may make each of them megabytes."""
 
 
 class TaskRecord(Struct, frozen=True):
@@ -54,7 +57,7 @@ class Queries:
         self._clock = clock or SystemClock()
         self._database = database
         self._log = log
-        self._known: dict[UUID, Image] = {}
+        self._known: Kept[UUID, Image] = Kept(_MOST_KNOWN, _HEAVIEST_KNOWN)
 
     async def image(self, image_id: str) -> Image:
         """An image by exactly this id; `NOTHING` if there is none."""
@@ -105,9 +108,7 @@ class Queries:
         """The row's state; the newest states read are kept decoded."""
         stream: UUID = row["id"]
         image = decode_image(row["state"]) if row["fold"] == FOLD else await self._log.fold(stream)
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[stream] = image
+        self._known.put(stream, image, len(row["state"]))
         return image
 
     async def image_ids(self, streams: Collection[UUID]) -> dict[UUID, str]:

@@ -6,17 +6,19 @@ met, or has forgotten, is folded from its own events up to the one at hand.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
 from kernel.errors import LogBroken
 from kernel.evolve import NOTHING, evolve, fold
 from kernel.image import Image
+from kernel.kept import Kept
 from kernel.log import EventLog
 from kernel.recorded import IMAGE, Recorded
 
 _MOST: Final = 20_000
+_HEAVIEST: Final = 64 << 20
+"""Characters of custom properties in all, which are what may make a state megabytes."""
 
 
 class States:
@@ -24,8 +26,7 @@ class States:
 
     def __init__(self, log: EventLog, most: int = _MOST) -> None:
         self._log = log
-        self._most = most
-        self._known: OrderedDict[UUID, Image] = OrderedDict()
+        self._known: Kept[UUID, Image] = Kept(most, _HEAVIEST)
 
     async def around(self, item: Recorded) -> tuple[Image, Image]:
         """The state before and after an event; `UnknownEvent` from the first one of a stream nobody here knows.
@@ -34,13 +35,11 @@ class States:
         """
         if item.category != IMAGE:
             return NOTHING, NOTHING
-        before = self._known.pop(item.stream, None)
+        before = self._known.get(item.stream)
         if before is None or before.version != item.version - 1:
             before = await self._fold(item.stream, item.version - 1)
         after = evolve(before, item.event, item.meta)
-        self._known[item.stream] = after
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
+        self._known.put(item.stream, after, sum(len(value or "") for value in after.properties.values()))
         return before, after
 
     async def _fold(self, stream: UUID, version: int) -> Image:
