@@ -131,6 +131,8 @@ class App:
             response = self._refusal(request, error)
         if not response.prepared:
             self._decorate(request, response, request_id)
+        if self.closing.is_set():
+            response.force_close()  # what else comes over this connection is not served any more
         log.info(
             "request",
             method=request.method,

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 
 from handlers.app import App
 from handlers.errors import body
+from kernel.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,12 @@ _LIMITS: Final[dict[str, Any]] = {
     "max_field_size": 64 << 10,
     "read_bufsize": 64 << 10,  # what waits before anybody wants it; whoever takes image data asks for more
 }
+
+_FAREWELL: Final = 3.0
+"""Seconds in which a request that is broken off may record that, and answer."""
+
+_LAST: Final = 0.1
+"""Seconds that aiohttp then waits, twice, before it cancels what still runs."""
 
 
 class _Connection(web.RequestHandler):
@@ -39,6 +46,22 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.gone.set()
         super().connection_lost(exc)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is waiting for its answer."""
+        return self._current_request is None and not self._messages
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Wait for the request under way, whose data still comes in, then break it off."""
+        handler = self._task_handler
+        if self._request_in_progress and handler is not None:
+            await asyncio.wait({handler}, timeout=timeout)
+            if self._current_request is not None:
+                self._force_close = True  # whatever else comes in is dropped from here on
+                self._current_request._cancel(Unavailable("The service is being stopped; please try again"))
+                await asyncio.wait({handler}, timeout=_FAREWELL)
+        await super().shutdown(_LAST)
 
     def handle_error(
         self,
@@ -76,8 +99,11 @@ class Server(web.Server):
         self._app = app
 
     def pre_shutdown(self) -> None:
+        """Take no further requests.  Those under way get the rest of their data; `App` makes them the last."""
         self._app.closing.set()
-        super().pre_shutdown()
+        for connection in self.connections:
+            if not isinstance(connection, _Connection) or connection.idle:
+                connection.close()
 
     def __call__(self) -> web.RequestHandler:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from kernel.image import STAGING
 from tests.support.postgres import Server
-from tests.support.raw import Answer, Wire, ask, chunk, head
+from tests.support.raw import DEADLINE, Answer, Wire, ask, chunk, head
 from tests.support.running import Site
 from tests.support.standing import objects, one_store, passing, standing
 from tests.support.trouble import EXTENSION as TROUBLE
@@ -122,6 +122,48 @@ async def test_a_head_that_breaks_off(one: Site) -> None:
         wire.writer.write_eof()
         await wire.ended()
     assert (await one.call("GET", "/images")).status == 200
+
+
+# --- the end of the service --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_data_under_way_still_arrives_when_the_service_stops(postgres: Server, kind: str) -> None:
+    async with passing(postgres, one_store()) as site:
+        image = await site.image()
+        async with await half_sent(site, kind, image) as wire, await Wire.to(site) as idle:
+            await idle.send(head("GET", "/v2/images"))
+            await idle.answer()
+            stopping = asyncio.create_task(stopped(site, DEADLINE))
+            assert await idle.ended() == b""
+            await wire.send(chunk(DATA) + chunk(b"") + head("DELETE", f"/v2/images/{image}"))
+            answer = await wire.answer()
+            assert (answer.status, answer.header("Connection")) == (204, "close")
+            assert await wire.ended() == b""
+            await stopping
+        assert (await site.service.queries.image(image)).status == {"file": "active", "stage": "uploading"}[kind]
+
+
+@pytest.mark.parametrize("kind", ["file", "stage"])
+async def test_senders_that_take_too_long_are_asked_to_come_back(postgres: Server, kind: str) -> None:
+    async with passing(postgres, one_store()) as site:
+        image = await site.image()
+        async with await half_sent(site, kind, image) as wire:
+            await stopped(site, 0.01)
+            answer = await wire.answer()
+            assert (answer.status, answer.header("Connection")) == (503, "close")
+            assert int(answer.header("Retry-After") or 0) > 0
+        assert (await site.service.queries.image(image)).status == "queued"
+        assert objects(site, STORE[kind], image) == []
+
+
+async def stopped(site: Site, grace: float) -> None:
+    """Stop the server, though not what is behind it, as an operator does."""
+    runner = site.client.server.runner
+    assert runner is not None
+    assert runner.server is not None
+    runner.server.pre_shutdown()
+    await runner.server.shutdown(grace)
 
 
 # --- silence -----------------------------------------------------------------------------
