@@ -43,13 +43,16 @@ _MOST_PARKED: Final = 100
 """Streams that are parked at most; what they miss grows, and is remembered with the checkpoint."""
 
 
-class Parked(Exception):
-    """These events cannot be consumed now; their streams wait, others go on."""
+Place = tuple[int, str]
+"""Position of the first event of a stream that cannot be consumed, and why it cannot."""
 
-    def __init__(self, streams: dict[UUID, str]) -> None:
+
+class Parked(Exception):
+    """Some events cannot be consumed now; their streams wait, others go on."""
+
+    def __init__(self, streams: dict[UUID, Place]) -> None:
         super().__init__(f"{len(streams)} streams parked")
         self.streams = streams
-        """Stream -> why."""
 
 
 class Effect(Protocol):
@@ -97,7 +100,7 @@ class Consumer:
         self._ttl = ttl
         self._meanwhile = meanwhile
         self._epoch = 0
-        self._parked: dict[UUID, tuple[int, str]] = {}
+        self._parked: dict[UUID, Place] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -224,8 +227,9 @@ class Consumer:
             try:
                 await self._effect.apply(wanted)
             except Parked as parked:
-                reason = self._park(parked, wanted)
-                wanted = [item for item in wanted if item.stream in parked.streams and item.stream not in self._parked]
+                reason = self._park(parked)
+                left = {stream: at for stream, (at, _) in parked.streams.items() if stream not in self._parked}
+                wanted = [item for item in wanted if item.stream in left and item.position >= left[item.stream]]
                 if not wanted:
                     return
                 log.warning("consumer_waits", consumer=self.name, parked=len(self._parked), reason=reason)
@@ -236,13 +240,12 @@ class Consumer:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _park(self, parked: Parked, events: Sequence[Recorded]) -> str:
+    def _park(self, parked: Parked) -> str:
         """Let streams wait while there is room for them; returns why the last one does."""
         reason = ""
-        for stream, reason in parked.streams.items():
+        for stream, (first, reason) in parked.streams.items():
             if len(self._parked) >= _MOST_PARKED:
                 break
-            first = next(item.position for item in events if item.stream == stream)
             self._parked[stream] = first, reason
             log.warning("stream_parked", consumer=self.name, stream=str(stream), reason=reason)
         return reason
@@ -269,7 +272,7 @@ class Consumer:
                     await self._effect.apply(events)
                     position = events[-1].position + 1
             except Parked as parked:
-                self._parked[stream] = position, parked.streams[stream]
+                self._parked[stream] = parked.streams[stream]
             except (EntrepotError, OSError, TimeoutError) as error:
                 self._parked[stream] = position, str(error)
                 break  # it is the receiver, which others would wait for as well
@@ -279,10 +282,10 @@ class Consumer:
         await self._move(self.position)
 
 
-def _encode_parked(parked: dict[UUID, tuple[int, str]]) -> bytes | None:
+def _encode_parked(parked: dict[UUID, Place]) -> bytes | None:
     return encode({str(stream): place for stream, place in parked.items()}) if parked else None
 
 
-def _decode_parked(raw: bytes | None) -> dict[UUID, tuple[int, str]]:
+def _decode_parked(raw: bytes | None) -> dict[UUID, Place]:
     document: dict[str, Any] = decode_json(raw) if raw else {}
     return {UUID(stream): (place[0], place[1]) for stream, place in document.items()}

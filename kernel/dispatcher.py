@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 import structlog
 
 from kernel.audit import Anchor
-from kernel.consumers import Parked
+from kernel.consumers import Parked, Place
 from kernel.errors import EntrepotError, UnknownEvent
 from kernel.extend import Refused, Sink
 from kernel.log import EventLog
@@ -70,26 +70,26 @@ class Dispatcher:
         if parked:
             raise Parked(parked)
 
-    async def _derive(self, events: Sequence[Recorded]) -> tuple[list[Notification], dict[UUID, str]]:
+    async def _derive(self, events: Sequence[Recorded]) -> tuple[list[Notification], dict[UUID, Place]]:
         messages: list[Notification] = []
-        parked: dict[UUID, str] = {}
+        parked: dict[UUID, Place] = {}
         for item in events:
             if item.stream in parked:
                 continue
             try:
                 before, after = await self._states.around(item)
             except UnknownEvent as unknown:
-                parked[item.stream] = str(unknown)
+                parked[item.stream] = item.position, str(unknown)
                 continue
             messages += [m for m in notifications(item, before, after) if m.event_type not in self._muted]
         return messages, parked
 
-    async def _around(self, messages: Sequence[Notification], refused: Refused, parked: dict[UUID, str]) -> None:
+    async def _around(self, messages: Sequence[Notification], refused: Refused, parked: dict[UUID, Place]) -> None:
         """The sink took what came before the refused message; go on without its image."""
         left = list(messages)
         while True:
             index = next(i for i, message in enumerate(left) if message.id == refused.message_id)
-            parked[left[index].stream] = str(refused)
+            parked[left[index].stream] = left[index].position, str(refused)
             left = [message for message in left[index:] if message.stream not in parked]
             if not left:
                 return

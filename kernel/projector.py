@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from kernel.consumers import Parked
+from kernel.consumers import Parked, Place
 from kernel.database import Database
 from kernel.errors import UnknownEvent
 from kernel.image import Image
@@ -50,12 +50,12 @@ class Projector:
 
     async def apply(self, events: Sequence[Recorded]) -> None:
         rows: list[Any] = []
-        parked: dict[UUID, str] = {}
+        parked: dict[UUID, Place] = {}
         for item in events:
             try:
                 before, after = await self._states.around(item)
             except UnknownEvent as unknown:
-                parked[item.stream] = str(unknown)
+                parked.setdefault(item.stream, (item.position, str(unknown)))
                 continue
             row = self._projection.row(item, before, after)
             if row is not None:

@@ -13,7 +13,7 @@ import pytest
 from kernel import consumers
 from kernel.audit import Anchor, head, verify_chain
 from kernel.dispatcher import ANCHOR, Dispatcher, Muted
-from kernel.extend import NotificationSink
+from kernel.extend import NotificationSink, Refused
 from kernel.notifications import Notification
 from plugins.sinks import webhook
 from plugins.sinks.webhook import WebhookConfig
@@ -40,6 +40,20 @@ class Stuck:
 
     async def close(self) -> None:
         return None
+
+
+class Picky(Collector):
+    """A sink that refuses one kind of message."""
+
+    refuses: str | None = "image.update"
+    refused: int = 0
+
+    async def deliver(self, batch: Sequence[Notification]) -> None:
+        for message in batch:
+            if message.event_type == self.refuses:
+                self.refused += 1
+                raise Refused(message.id, "that again")
+            await super().deliver([message])
 
 
 async def _same(config: Any) -> Any:
@@ -103,6 +117,25 @@ async def test_a_message_that_is_refused_parks_its_image_and_no_other(dsn: str, 
     assert b"answered 400" in parked
     assert [event["id"] for event in there.events if event.get("subject") == good] == [str(note.id) for note in told]
     assert not [event for event in there.events if event.get("subject") == bad]
+
+
+async def test_what_was_taken_before_the_refused_message_is_not_told_again(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the refused one is tried."""
+    monkeypatch.setattr(consumers, "_RETRY_PARKED", 0.1)
+    picky = Picky()
+    sinks = [(NotificationSink(name="picky", config=Collector, connect=_same), picky)]
+    async with site(dsn, directory, single(directory), role="api", sinks=sinks) as running:
+        image = await running.image()
+        assert (await running.patch(image, {"op": "replace", "path": "/name", "value": "m"})).status == 200
+    async with site(dsn, directory, single(directory), sinks=sinks) as running:
+        await running.until(lambda: picky.refused > 3, DEADLINE)
+        assert [note.event_type for note in picky.messages if note.image_id == image] == ["image.create"]
+        picky.refuses = None
+        await running.until(lambda: picky.messages[-1].event_type == "image.update", DEADLINE)
+    told = [note.event_type for note in picky.messages if note.image_id == image]
+    assert told == ["image.create", "image.update"]
 
 
 async def test_what_is_parked_is_told_of_downloads_too_once_the_receiver_takes_it(
