@@ -146,9 +146,8 @@ class Consumer:
 
     async def _take(self) -> int | None:
         """Begin, or go on, to hold the consumer; its epoch, or None while somebody else has it."""
-        epoch: int | None = await self._database.fetchval(
-            "SELECT hold_consumer($1, $2, $3)", self.name, self._me, self._ttl
-        )
+        rows = await self._database.fetch_urgent("SELECT hold_consumer($1, $2, $3)", self.name, self._me, self._ttl)
+        epoch: int | None = rows[0][0]
         return epoch
 
     async def _drive(self) -> None:

@@ -46,6 +46,8 @@ _SETTINGS: Final = {
 _PLANNED: Final = {"plan_cache_mode": "force_custom_plan", "random_page_cost": "1.1"}
 """For statements whose plan depends on their arguments; few disks have heads that must travel to a page."""
 
+_MOST_URGENT: Final = 2
+
 _PATIENCE: Final = 90.0
 """Seconds to wait for the answer to a statement that the server itself would have given up long before."""
 
@@ -125,21 +127,23 @@ class Database:
         self._size = size
         self._pool: Any = None
         self._planning: Any = None
+        self._urgent: Any = None
 
     async def open(self) -> None:
         try:
-            self._pool = await self._make_pool(1)
-            self._planning = await self._make_pool(0, **_PLANNED)
+            self._pool = await self._make_pool(1, self._size)
+            self._planning = await self._make_pool(0, self._size, **_PLANNED)
+            self._urgent = await self._make_pool(0, _MOST_URGENT)
         except (ValueError, OverflowError):
             raise _senseless() from None
         except LOST as error:
             raise Unavailable(f"The database cannot be reached ({type(error).__name__}: {error})") from error
 
-    async def _make_pool(self, least: int, **settings: str) -> Any:
+    async def _make_pool(self, least: int, most: int, **settings: str) -> Any:
         return await asyncpg.create_pool(
             self.dsn,
             min_size=least,
-            max_size=self._size,
+            max_size=most,
             timeout=10,
             command_timeout=60,
             max_inactive_connection_lifetime=300,
@@ -149,7 +153,7 @@ class Database:
         )
 
     async def close(self) -> None:
-        for pool in (self._pool, self._planning):
+        for pool in (self._pool, self._planning, self._urgent):
             if pool is not None:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(pool.close(), 5)
@@ -166,6 +170,13 @@ class Database:
         """All rows of a statement."""
         with reachable():
             async with self._pool.acquire(timeout=5) as connection:
+                rows: Sequence[Any] = await connection.fetch(query, *arguments)
+                return rows
+
+    async def fetch_urgent(self, query: str, *arguments: Any) -> Sequence[Any]:
+        """All rows of a statement that somebody's lease hangs on: no request can keep it waiting for a connection."""
+        with reachable():
+            async with self._urgent.acquire(timeout=5) as connection:
                 rows: Sequence[Any] = await connection.fetch(query, *arguments)
                 return rows
 

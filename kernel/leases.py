@@ -129,7 +129,7 @@ class Leases:
         if self._database is None:
             return
         held = self.held
-        rows: Any = await self._database.fetch(
+        rows: Any = await self._database.fetch_urgent(
             "SELECT stream FROM renew_leases($1, $2, $3, $4, $5)",
             self.owner,
             self.ttl,
