@@ -21,6 +21,9 @@ ACCEPT_PATCH: Final = f"{NEW}, {OLD}"
 MOST: Final = 10_000
 """Operations of one patch; more would keep everybody else waiting."""
 
+_LONGEST: Final = 4096
+"""Characters of a path: more than the longest name has, escaped and with blanks around it."""
+
 Check = Callable[[str, Any], Any]
 """(name, value) -> the value as an image holds it; `Invalid` if the schema forbids it."""
 
@@ -107,6 +110,8 @@ def _old_form(item: dict[str, Any]) -> tuple[Verb, Any]:
 
 
 def _segments(path: str) -> list[str]:
+    if len(path) > _LONGEST:
+        raise Invalid(f"The path '{_short(path)}' has more than {_LONGEST} characters")
     if not path.startswith("/"):
         raise Invalid(f"The path '{_short(path)}' does not begin with /")
     if path.endswith("/") or "//" in path:

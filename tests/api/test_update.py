@@ -147,9 +147,10 @@ async def test_U05_the_older_media_type(one: Site) -> None:
         {"op": "add", "path": None, "value": "x"},
         *({"op": "add", "path": path, "value": "x"} for path in ("name", "", "/", "/a/", "/a//b", "//a", "/a/b")),
         *({"op": "add", "path": path, "value": "x"} for path in ("/a~2b", "/a~", "/tags/-", "/tags/0", "/ ")),
+        *({"op": "add", "path": path, "value": "x"} for path in (f"/a{' ' * 5000}", "/a" * 5000, "/~0" * 5000)),
         {"op": "remove", "path": "/a/b/c"},
     ],
-    ids=repr,
+    ids=lambda operation: repr(operation)[:60],
 )
 async def test_U06_malformed_operations(one: Site, operation: Any) -> None:
     """Whatever stands before them."""
