@@ -55,6 +55,7 @@ async def _with_locations(call: Call, image_id: str, wanted: Sequence[Operation]
 
     image = await call.service.commands.load(image_id)
     both(image)
+    locations.check_room(call, wanted, image)
     commands: list[c.Command] = []
     for _, group in itertools.groupby(wanted, lambda item: isinstance(item, LocationOperation)):
         operations = list(group)

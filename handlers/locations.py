@@ -24,7 +24,7 @@ from kernel.image import LOCATION_IMPORT, Image
 from kernel.locating import locate, owner_of, scheme_of
 from kernel.locations import Given, Proof, Terms, check_receptive, held, in_order, is_hash
 from kernel.masking import masked
-from kernel.patch import Operation
+from kernel.patch import Operation, within
 from kernel.site import Backend
 
 
@@ -201,6 +201,22 @@ async def commands(call: Call, operation: LocationOperation, image: Image) -> Se
         return (c.ReplaceLocations(given=given, terms=terms),)
     check_receptive(image, ())  # formats may be part of the patch
     return [c.AddLocation(given=await _located(call, body), terms=terms) for body in asked]
+
+
+def check_room(call: Call, wanted: Sequence[Operation], image: Image) -> None:
+    """Refuse more locations than an image may have before the stores are asked about each of them."""
+    count = len(held(image))
+    for operation in wanted:
+        if not isinstance(operation, LocationOperation):
+            continue
+        if operation.verb == "remove":
+            count -= 1
+            continue
+        if operation.verb == "replace" and held(image):  # which brings nothing new
+            continue
+        check_receptive(image, ())  # formats may be part of the patch
+        count += len(operation.value) if operation.verb == "replace" else 1
+        within("locations", count, call.service.settings.default.image_location_quota)
 
 
 def leaving(call: Call, wanted: Sequence[Operation], image: Image) -> list[e.Location]:

@@ -314,6 +314,22 @@ async def test_X09_quotas(postgres: Server, m: Mirror) -> None:
         assert (await patch(site, fresh, replace(*three_of_them[:2])))[0] == 200
 
 
+async def test_X09_no_store_is_asked_about_more_than_there_may_be(postgres: Server, m: Mirror) -> None:
+    """Or one patch would have the service send thousands of requests to wherever somebody likes."""
+    async with passing(postgres, three_stores(DEFAULT=f"{SHOWN}\nimage_location_quota = 2")) as site:
+        image, _ = await registered(site, m)
+        fresh = await site.image()
+        urls = [a_file(m) for _ in range(3)]
+        m.asked.clear()
+        assert (await patch(site, image, *map(add, urls)))[0] == 413
+        assert (await patch(site, fresh, *map(add, urls)))[0] == 413
+        assert (await patch(site, fresh, replace(*({"url": url, "metadata": {}} for url in urls))))[0] == 413
+        assert m.asked == []
+        change = (add(urls[0]), remove(0), add(urls[1]), remove(0))
+        assert (await patch(site, image, *change, who="ADM"))[0] == 200
+        assert urls_of(await site.show(image)) == [urls[1]]
+
+
 async def test_X09_every_location_counts_as_storage(postgres: Server, m: Mirror) -> None:
     async with passing(postgres, three_stores(DEFAULT=f"{SHOWN}\nuser_storage_quota = 6500")) as site:
         who = somebody()
