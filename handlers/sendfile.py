@@ -13,6 +13,7 @@ import contextlib
 import os
 import select
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,46 +42,78 @@ async def send_file(
     if transport.is_closing():
         return 0
     loop = asyncio.get_running_loop()
-    file = await loop.run_in_executor(_POOL, os.open, path, os.O_RDONLY | os.O_CLOEXEC)
-    out = os.dup(sock.fileno())
+    pump = _Pump(path, os.dup(sock.fileno()))
     sent = 0
     try:
         while sent < length:
-            moved = await loop.run_in_executor(_POOL, _pump, out, file, offset + sent, length - sent)
+            moved = await loop.run_in_executor(_POOL, pump.move, offset + sent, length - sent)
             sent += moved
-            if sent < length and not await _writable(loop, out):
+            if sent < length and not await _writable(loop, pump.out):
                 break
     except ConnectionError:
         transport.abort()
     finally:
-        os.close(out)
-        os.close(file)
+        if not pump.close(wait=False):
+            loop.run_in_executor(_POOL, pump.close)
     return sent
 
 
-def _pump(out: int, file: int, offset: int, length: int) -> int:
-    """As much as the socket takes without a pause; raises when the client is gone."""
-    sent = 0
-    deadline = time.monotonic() + 1.0
-    while sent < length and time.monotonic() < deadline:
+class _Pump:
+    """A file and a socket of our own, for one thread after the other.
+
+    Who waits for a thread may be cancelled at any moment.  Closing waits for the thread
+    all the same, which would go on with whatever file has their numbers next.
+    """
+
+    def __init__(self, path: Path, out: int) -> None:
+        self.out = out
+        self._path = path
+        self._file = -1
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def move(self, offset: int, length: int) -> int:
+        """As much as the socket takes without a pause; raises when the client is gone."""
+        with self._lock:
+            if self._file < 0 and not self._stop.is_set():
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return self._move(offset, length)
+
+    def _move(self, offset: int, length: int) -> int:
+        sent = 0
+        deadline = time.monotonic() + 1.0
+        while sent < length and time.monotonic() < deadline and not self._stop.is_set():
+            try:
+                moved = os.sendfile(self.out, self._file, offset + sent, min(_PIECE, length - sent))
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self.out, select.POLLOUT)
+                if not poll.poll(_PATIENCE * 1000):
+                    break
+                continue
+            except ConnectionError:
+                if sent:
+                    break  # the next call finds the client gone, too; until then these bytes count
+                raise
+            if moved == 0:
+                if sent:
+                    break
+                raise ConnectionError("the file is shorter than it was")
+            sent += moved
+        return sent
+
+    def close(self, wait: bool = True) -> bool:
+        """Stop, and close both once no thread uses them any more; False when that is to be waited for."""
+        self._stop.set()
+        if not self._lock.acquire(blocking=wait):
+            return False
         try:
-            moved = os.sendfile(out, file, offset + sent, min(_PIECE, length - sent))
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(out, select.POLLOUT)
-            if not poll.poll(_PATIENCE * 1000):
-                break
-            continue
-        except ConnectionError:
-            if sent:
-                break  # the next call finds the client gone, too; until then these bytes count
-            raise
-        if moved == 0:
-            if sent:
-                break
-            raise ConnectionError("the file is shorter than it was")
-        sent += moved
-    return sent
+            os.close(self.out)
+            if self._file >= 0:
+                os.close(self._file)
+        finally:
+            self._lock.release()
+        return True
 
 
 async def _writable(loop: asyncio.AbstractEventLoop, out: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -155,6 +157,46 @@ async def test_senders_that_take_too_long_are_asked_to_come_back(postgres: Serve
             assert int(answer.header("Retry-After") or 0) > 0
         assert (await site.service.queries.image(image)).status == "queued"
         assert objects(site, STORE[kind], image) == []
+
+
+async def test_a_download_that_is_broken_off_in_a_thread(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files stay open for as long as the thread uses them: their numbers may be those of others next."""
+    entered, go_on, done = asyncio.Event(), threading.Event(), asyncio.Event()
+    loop, sendfile = asyncio.get_running_loop(), os.sendfile
+    numbers: list[int] = []
+    found: list[os.stat_result | OSError] = []
+
+    def held_up(out: int, file: int, offset: int, count: int) -> int:
+        numbers.extend((out, file))
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait(DEADLINE)
+        for number in (out, file):
+            try:
+                found.append(os.fstat(number))
+            except OSError as error:
+                found.append(error)
+        loop.call_soon_threadsafe(done.set)
+        return sendfile(out, file, offset, count)
+
+    async with passing(postgres, one_store()) as site:
+        image = await site.image()
+        assert await site.upload(image, DATA[: 1 << 19]) == 204
+        sent_before = await site.service.log.head()
+
+        async def noted() -> bool:
+            return await site.service.log.head() > sent_before
+
+        monkeypatch.setattr("handlers.sendfile.os.sendfile", held_up)
+        async with await Wire.to(site) as wire:
+            await wire.send(head("GET", f"/v2/images/{image}/file"))
+            async with asyncio.timeout(DEADLINE):
+                await entered.wait()
+                before = [os.fstat(number) for number in numbers]
+                await stopped(site, 0.01)
+                await site.until(noted)  # which comes after everything about the file is done
+                go_on.set()
+                await done.wait()
+        assert [item if isinstance(item, OSError) else item.st_ino for item in found] == [was.st_ino for was in before]
 
 
 async def stopped(site: Site, grace: float) -> None:
