@@ -3,8 +3,8 @@
     GET /ops/v1/events?after=…&image=…&type=…&view=events|notifications
 
 `id:` is the global position, so that `Last-Event-ID` resumes after the last event a
-client has seen in full.  Each process follows the log for its own subscribers; one
-that reads too slowly is closed and comes back by its id.
+client has seen in full.  Each process follows the log for its own subscribers, each at
+the pace at which it reads; one that stands still is closed and comes back by its id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ from kernel.states import States
 log = structlog.get_logger(__name__)
 
 _MOST_WAITING: Final = 1000
-"""Events a subscriber may lag behind before it is closed."""
+"""Events read from the log before a subscriber has taken them."""
+
+_STANDSTILL: Final = 10.0
+"""Seconds for which a subscriber that lags behind may take nothing before it is closed."""
+
+_AT_ONCE: Final = 1 << 16
+"""Bytes after which is waited for the line."""
 
 _QUIET: Final = 15.0
 """Seconds of silence after which a comment shows that the line is alive."""
@@ -123,7 +129,7 @@ async def _start(call: Call) -> int:
 
 
 async def _fill(call: Call, wanted: _Wanted, start: int, queue: asyncio.Queue[bytes]) -> None:
-    """Follow the log into the queue; a full queue ends the subscription.
+    """Follow the log into the queue; a queue that stays full ends the subscription.
 
     Only the last document of an event carries its id: who is cut off in between hears all of them again.
     """
@@ -134,22 +140,25 @@ async def _fill(call: Call, wanted: _Wanted, start: int, queue: asyncio.Queue[by
                 line = f"id: {position}\n" if number == len(documents) else ""
                 text = f"{line}event: {document['type']}\ndata: {orjson.dumps(document).decode()}\n\n"
                 try:
-                    queue.put_nowait(text.encode())
-                except asyncio.QueueFull:
+                    async with asyncio.timeout(_STANDSTILL):
+                        await queue.put(text.encode())
+                except TimeoutError:
                     log.info("follower_too_slow", position=position)
                     return
 
 
 async def _drain(response: web.StreamResponse, queue: asyncio.Queue[bytes]) -> None:
-    """Send what waits, all at once."""
+    """Send what waits, together."""
     while True:
         try:
             async with asyncio.timeout(_QUIET):
                 parts = [await queue.get()]
         except TimeoutError:
             parts = [b": still here\n\n"]
-        while not queue.empty():
+        size = len(parts[0])
+        while size < _AT_ONCE and not queue.empty():
             parts.append(queue.get_nowait())
+            size += len(parts[-1])
         await response.write(b"".join(parts))
 
 

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from kernel.ids import new_id
+from tests.support.logs import created, request
 from tests.support.postgres import Server
 from tests.support.raw import Wire, ask, head
 from tests.support.running import Site
@@ -242,9 +244,25 @@ async def _accepted(site: Site, request: bytes) -> bool:
         return (await wire.answer(body=False)).status == 200
 
 
+async def test_who_comes_back_late_is_told_everything_in_one_go(postgres: Server) -> None:
+    """The log is read faster than any line carries it: that is no reason to close it."""
+    async with passing(postgres, one_store()) as site:
+        for stream in [new_id() for _ in range(5)]:
+            event = created(stream, properties={"k": "x" * 9_000})
+            await site.service.log.append(request(stream, *[event] * 1_000))
+        async with following(site, "?after=0") as follower:
+            messages = await follower.take(1)
+            follower.wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await site.service.database.fetch("SELECT pg_sleep(1)")  # a line that is slow
+            follower.wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            messages += await follower.take(4_999)
+        assert [message.data["position"] for message in messages] == list(range(1, 5_001))
+
+
 async def test_a_subscriber_that_does_not_read_is_closed(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds up nobody, keeps no place, and can come back by its last id."""
     monkeypatch.setattr("handlers.events._MOST_WAITING", 20)
+    monkeypatch.setattr("handlers.events._STANDSTILL", 0.5)
     async with passing(postgres, one_store(entrepot="most_followers = 1")) as site:
         request = head("GET", "/ops/v1/events?after=0", "ADM", Accept="text/event-stream")
         for _ in range(12):
