@@ -33,6 +33,8 @@ _OF: Final = (  # adding nothing keeps the planner from walking the whole log by
 )
 _ALL: Final = f"SELECT {_COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2"
 
+_PAGE: Final = 500
+
 decode_image: Final = msgspec.json.Decoder(Image).decode
 """An image from the state that its row holds."""
 
@@ -60,9 +62,11 @@ class PostgresLog:
     async def fold(self, stream: UUID) -> Image:
         """The state from the events alone."""
         image = NOTHING
-        while page := await self.read_stream(IMAGE, stream, image.version):
+        while True:
+            page = await self.read_stream(IMAGE, stream, image.version, _PAGE)
             image = fold(page, image)
-        return image
+            if len(page) < _PAGE:
+                return image
 
     async def read_stream(self, category: Category, stream: UUID, after: int = 0, limit: int = 500) -> list[Recorded]:
         return recorded(await self._database.fetch(_STREAM, category, stream, after, limit))

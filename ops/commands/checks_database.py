@@ -11,6 +11,7 @@ import asyncpg
 
 from kernel.database import connect, let_go, reachable
 from kernel.errors import EntrepotError
+from kernel.image import FOLD
 from migrations.runner import pending
 from ops.commands import units
 from ops.commands.checks import Finding
@@ -66,6 +67,7 @@ async def database(dsn: str) -> AsyncIterator[Finding]:
             schema = await _schema(dsn)
             yield schema
             if schema.status == "ok":
+                yield await _folds(connection)
                 yield await _work(connection)
                 yield await _clean_up(connection)
                 yield await _leases(connection)
@@ -106,6 +108,17 @@ async def _schema(dsn: str) -> Finding:
     if missing:
         return Finding("schema", "fail", f"lacks {', '.join(missing)}", "run `entrepot migrate`")
     return Finding("schema", "ok", "up to date")
+
+
+async def _folds(connection: Any) -> Finding:
+    """What lists are filtered by, and which work waits, is as the version said that wrote the rows."""
+    other = await connection.fetchval("SELECT count(*) FROM states WHERE fold <> $1", FOLD)
+    if not other:
+        return Finding("read models", "ok", "made by this version")
+    found = (
+        f"{units.count(other, 'image')} folded by another version: read more slowly, and listed as that one saw them"
+    )
+    return Finding("read models", "warn", found, "once all nodes run this version, run `entrepot rebuild inline`")
 
 
 async def _work(connection: Any) -> Finding:

@@ -210,7 +210,7 @@ def examined(place: Path, dsn: str, code: int) -> dict[str, Any]:
 def test_a_healthy_installation(place: Path, dsn: str) -> None:
     found = examined(place, dsn, OK)
     healthy = ("python", "staging", "store fast", "adoption cheap", "postgres", "clock", "schema", "work")
-    healthy += ("clean-up", "leases")
+    healthy += ("clean-up", "leases", "read models")
     assert {name: found[name]["status"] for name in healthy} == dict.fromkeys(healthy, "ok")
     assert found["qemu-img"]["status"] in ("ok", "warn")
 
@@ -240,6 +240,9 @@ def test_what_is_left_undone_is_noticed(place: Path, dsn: str) -> None:
     assert found["leases"]["found"].startswith("0 alive, 1 expired, the oldest 60 min")
     assert found["work"]["status"] == "warn"
     assert found["work"]["found"].startswith("1 image waiting (store), the oldest for 10 min")
+    assert found["read models"]["status"] == "warn"
+    assert found["read models"]["found"].startswith("2 images folded by another version")
+    assert "rebuild inline" in found["read models"]["advice"]
     assert found["clean-up"]["status"] == "warn"
     assert found["clean-up"]["found"].startswith("1 image with bytes that could not be removed, the oldest for 2 d")
     assert "`store_gone`" in found["clean-up"]["advice"]
