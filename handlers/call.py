@@ -266,7 +266,7 @@ def _forwarded(headers: Mapping[str, str], scheme: str, host: str) -> tuple[str,
 
 
 _FIRST: Final = re.compile(r'(?:"[^"]*"|[^",])*')
-_PAIR: Final = re.compile(r'([A-Za-z]+)\s*=\s*(?:"([^"]*)"|([^";,\s]*))')
+_PAIR: Final = re.compile(r'(?<![A-Za-z])([A-Za-z]++)\s*+=\s*(?:"([^"]*)"|([^";,\s]*))')
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._~/%-]+")
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from handlers.errors import HttpError
 
-_RANGE: Final = re.compile(r"bytes=\s*([0-9]*)\s*-\s*([0-9]*)\s*")
+_RANGE: Final = re.compile(r"bytes=\s*+([0-9]*+)\s*+-\s*+([0-9]*+)\s*+")
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+([0-9]+)-([0-9]+)/([0-9]+|\*)\s*")
 
 _ENDLESS: Final = 1 << 62
