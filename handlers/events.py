@@ -10,7 +10,7 @@ the pace at which it reads; one that stands still is closed and comes back by it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,6 +43,11 @@ _QUIET: Final = 15.0
 """Seconds of silence after which a comment shows that the line is alive."""
 
 _PAGE: Final = 1000
+_FOLLOWED: Final = 100
+"""Events that a subscriber reads at a time."""
+
+_IN_ONE_TURN: Final = 20
+"""Events made into documents before the loop, and with it every other request, gets its turn."""
 
 _MOST_NAMES: Final = 10_000
 
@@ -79,7 +84,7 @@ async def _page(call: Call, wanted: _Wanted) -> web.StreamResponse:
     looked = after
     while len(found) < limit:
         batch = await call.service.log.read_all(looked, _PAGE)
-        for position, documents in await renderer.render(batch):
+        async for position, documents in renderer.render(batch):
             if found and len(found) + len(documents) > limit:
                 return call.reply({"events": found, "position": looked})
             found += documents
@@ -134,8 +139,8 @@ async def _fill(call: Call, wanted: _Wanted, start: int, queue: asyncio.Queue[by
     Only the last document of an event carries its id: who is cut off in between hears all of them again.
     """
     renderer = _Renderer(call, wanted)
-    async for batch in call.service.feed.follow(start):
-        for position, documents in await renderer.render(batch):
+    async for batch in call.service.feed.follow(start, _FOLLOWED):
+        async for position, documents in renderer.render(batch):
             for number, document in enumerate(documents, 1):
                 line = f"id: {position}\n" if number == len(documents) else ""
                 text = f"{line}event: {document['type']}\ndata: {orjson.dumps(document).decode()}\n\n"
@@ -175,10 +180,13 @@ class _Renderer:
         self._states = States(call.service.log, 2000)
         self._names: dict[UUID, str] = {}
 
-    async def render(self, batch: Sequence[Recorded]) -> list[tuple[int, list[dict[str, Any]]]]:
+    async def render(self, batch: Sequence[Recorded]) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
         """Position and documents of each event in turn."""
         await self._learn({item.stream for item in batch if self._concerned(item)})
-        return [(item.position, await self._documents(item) if self._concerned(item) else []) for item in batch]
+        for number, item in enumerate(batch, 1):
+            yield item.position, await self._documents(item) if self._concerned(item) else []
+            if number % _IN_ONE_TURN == 0:
+                await asyncio.sleep(0)
 
     def _concerned(self, item: Recorded) -> bool:
         return self._wanted.image is None or item.stream == self._stream

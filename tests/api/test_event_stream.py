@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from handlers import events
+from handlers.history import as_seen_by
 from kernel.ids import new_id
+from kernel.recorded import Recorded
 from tests.support.logs import created, request
 from tests.support.postgres import Server
 from tests.support.raw import Wire, ask, head
@@ -209,6 +213,36 @@ async def test_resuming_loses_nothing_and_repeats_nothing(one: Site, view: str) 
         assert resumed == expected
         complete = [message for message in seen if message.data["position"] < seen[-1].data["position"]]
         assert int(last_id or after) >= max((message.data["position"] for message in complete), default=after)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+async def test_others_get_their_turn_while_much_is_told(
+    one: Site, monkeypatch: pytest.MonkeyPatch, followed: bool
+) -> None:
+    """Of the long way from the log to a client, no turn of the loop takes more than a small part."""
+    await asyncio.gather(*(one.image() for _ in range(100)))
+    turn, told = 0, Counter[int]()
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def noting(item: Recorded, project: str | None) -> dict[str, Any]:
+        told[turn] += 1
+        return as_seen_by(item, project)
+
+    monkeypatch.setattr(events, "as_seen_by", noting)
+    counting = asyncio.create_task(count())
+    if followed:
+        async with following(one, "?after=0") as follower:
+            await follower.take(100)
+    else:
+        assert len((await page(one, "?limit=100"))["events"]) == 100
+    counting.cancel()
+    assert told.total() >= 100
+    assert max(told.values()) <= 20
 
 
 async def test_many_subscribers_hear_the_same(one: Site) -> None:
