@@ -27,10 +27,11 @@ LOST: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
     asyncpg.DiskFullError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""Errors that mean: the server is not there, is going away, does not answer in time, or takes nothing in."""
+"""Errors that mean: the server is not there, goes away, does not answer in time, had to give way, takes nothing in."""
 
 FULL: Final = (asyncpg.DiskFullError, asyncpg.ReadOnlySQLTransactionError)
 """Those of them that mean that it can only be read: its disk is full, or another server has taken over."""

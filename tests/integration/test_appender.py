@@ -456,6 +456,19 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(
     assert receipts(await world.append(item))[0].repeated
 
 
+async def test_a_batch_that_gives_way_in_a_deadlock_is_sent_again(world: World) -> None:
+    """A migration of a newer node locks tables first and may want the log's lock afterwards."""
+    async with asyncio.timeout(DEADLINE):
+        async with world.operator.transaction():
+            await world.operator.execute("SET LOCAL deadlock_timeout = '60s'")
+            await world.operator.execute("LOCK TABLE events")
+            waiting = asyncio.create_task(world.append(*some(1), patient=False))
+            await world.until("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted)")
+            await world.operator.execute("SELECT pg_advisory_xact_lock('events'::regclass::oid::bigint)")
+        receipts(await waiting)
+    assert len(await world.events()) == 1
+
+
 # --- callers that vanish ---------------------------------------------------------------
 
 
