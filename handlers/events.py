@@ -83,15 +83,25 @@ async def _page(call: Call, wanted: _Wanted) -> web.StreamResponse:
     found: list[dict[str, Any]] = []
     looked = after
     while len(found) < limit:
-        batch = await call.service.log.read_all(looked, _PAGE)
+        batch, end = await _read(call, wanted, looked)
         async for position, documents in renderer.render(batch):
             if found and len(found) + len(documents) > limit:
                 return call.reply({"events": found, "position": looked})
             found += documents
             looked = position
         if len(batch) < _PAGE:
+            looked = max(looked, end)
             break
     return call.reply({"events": found, "position": looked})
+
+
+async def _read(call: Call, wanted: _Wanted, after: int) -> tuple[list[Recorded], int]:
+    """A page of events among which all that are wanted are, and up to where there is none besides if it is not full."""
+    log_ = call.service.log
+    if wanted.image is None:
+        return await log_.read_all(after, _PAGE), after
+    end, stream = await log_.head(), stream_of(wanted.image)
+    return await log_.read_of(stream, after, end, _PAGE) if stream is not None else [], end
 
 
 # --- the stream ----------------------------------------------------------------------------

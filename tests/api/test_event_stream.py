@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +13,7 @@ import pytest
 
 from handlers import events
 from handlers.history import as_seen_by
+from kernel import log_postgres
 from kernel.ids import new_id
 from kernel.recorded import Recorded
 from tests.support.logs import created, request
@@ -96,6 +98,25 @@ async def test_filters_by_image_and_type(one: Site) -> None:
     some = (await page(one, f"?image={image}&type=DataStaged,ImportCompleted"))["events"]
     assert [event["type"] for event in some] == ["DataStaged", "ImportCompleted"]
     assert (await page(one, f"?image={image}&type=Nonsense"))["events"] == []
+
+
+async def test_pages_of_an_image_cost_what_the_image_has_seen(one: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what the whole log has."""
+    image = await story(one)
+    everything = (await page(one, "?limit=1000"))["events"]
+    read: list[Recorded] = []
+
+    def counted(rows: Sequence[Any]) -> list[Recorded]:
+        events = recorded(rows)
+        read.extend(events)
+        return events
+
+    recorded = log_postgres.recorded
+    monkeypatch.setattr(log_postgres, "recorded", counted)
+    document = await page(one, f"?image={image}")
+    assert len(read) == len(document["events"])
+    assert document["events"] == [event for event in everything if event["image_id"] == image]
+    assert document["position"] == await one.service.log.head()
 
 
 @pytest.mark.parametrize("image", ["nonsense", "00000000-0000-4000-8000-000000000000", "%E2%98%83", "x" * 36])
