@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -217,6 +217,15 @@ class Call:
         return web.Response(
             body=orjson.dumps(document), status=status, headers=headers, content_type="application/json"
         )
+
+    async def reply_in_pieces(self, pieces: Sequence[bytes]) -> web.StreamResponse:
+        """A JSON answer that is too long to be put together first."""
+        headers = {"Content-Type": "application/json", "Content-Length": str(sum(map(len, pieces)))}
+        response = web.StreamResponse(headers={**headers, **self.common_headers})
+        await response.prepare(self.request)
+        for piece in pieces:
+            await response.write(piece)
+        return response
 
     def empty(self, status: int = 204) -> web.Response:
         """An answer without a body, and without the content type that glanceclient takes for image data."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import uuid4
 
+import orjson
 import structlog
 from aiohttp.web import StreamResponse
 from msgspec import Struct
@@ -32,6 +33,9 @@ from kernel.keys import forget_key
 from kernel.patch import within
 
 log = structlog.get_logger(__name__)
+
+_LONG: Final = 1 << 20
+"""Bytes of a list that is sent piece by piece: copied as a whole it would hold everybody up."""
 
 
 async def create(call: Call) -> StreamResponse:
@@ -72,18 +76,16 @@ async def index(call: Call) -> StreamResponse:
     if not wanted.nothing and wanted.page > 0:
         images = await call.service.queries.images(wanted.listing, marker)
     page, more = images[: wanted.page], len(images) > wanted.page
-    viewer, rendered = call.viewer, call.app.rendered
-    document: dict[str, Any] = {
-        "images": [
-            rendered.image(image, viewer) for image in call.policy.allowed_images(call.actor, "get_image", page)
-        ],
-        "first": _link([(name, value) for name, value in query if name != "marker"]),
-        "schema": "/v2/schemas/images",
-    }
+    kept = [(name, value) for name, value in query if name != "marker"]
+    document = {"first": _link(kept), "schema": "/v2/schemas/images"}
     if more:
-        kept = [(name, value) for name, value in query if name != "marker"]
         document["next"] = _link([*kept, ("marker", page[-1].id)])
-    return call.reply(document)
+    shown = await call.app.rendered.images(call.policy.allowed_images(call.actor, "get_image", page), call.viewer)
+    if sum(map(len, shown)) < _LONG:
+        return call.reply({"images": list(map(orjson.Fragment, shown)), **document})
+    pieces = [piece for image in shown for piece in (b",", image)]
+    pieces[0] = b'{"images":['
+    return await call.reply_in_pieces([*pieces, b"],", orjson.dumps(document)[1:]])
 
 
 async def show(call: Call) -> StreamResponse:

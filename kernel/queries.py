@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -40,6 +41,8 @@ decode_progress: Final = msgspec.json.Decoder(Progress).decode
 _MOST_KNOWN: Final = 4096
 _HEAVIEST_KNOWN: Final = 64 << 20
 """Bytes of states in all; properties may make each of them megabytes."""
+_LARGE: Final = 256 << 10
+"""Bytes of a state that takes its time to decode."""
 
 
 class TaskRecord(Struct, frozen=True):
@@ -102,6 +105,8 @@ class Queries:
         if missing:
             for row in await fetch(_STATES, missing):
                 found[row["id"]] = await self._decoded(row)
+                if len(row["state"]) > _LARGE:
+                    await asyncio.sleep(0)  # a page of these takes a second
         return [found[row["id"]] for row in page]
 
     async def _decoded(self, row: Any) -> Image:

@@ -12,8 +12,12 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+import orjson
 import pytest
 
+from handlers.rendering import Rendered
+from handlers.views import Viewer
+from kernel.listing import Listing
 from tests.support.postgres import Server
 from tests.support.raw import ask, head
 from tests.support.running import Site
@@ -95,6 +99,47 @@ async def test_L07_pages(one: Site) -> None:
     assert len((await page(one, who, "?limit=100000"))["images"]) == 5
     for wrong in ("-1", "x", "", "1.5", "1e3", "%F0%9D%9F%8F"):
         assert await status(one, f"?limit={wrong}") == 400
+
+
+async def test_long_lists_are_like_short_ones(one: Site) -> None:
+    """They are sent piece by piece, so that others are served in between."""
+    who = somebody()
+    made = [await make(one, who, name=name, large="\u00fc" * 300_000) for name in "abc"]
+    sent = {"X-OpenStack-Request-ID": "req-of-my-own"}
+    answer = await one.call("GET", "/images?limit=2&sort=name:asc", who, headers=sent)
+    body = await answer.read()
+    assert (answer.status, answer.content_type) == (200, "application/json")
+    assert answer.headers["x-openstack-request-id"] == "req-of-my-own"
+    assert answer.headers["Content-Length"] == str(len(body))
+    document = orjson.loads(body)
+    assert document["images"] == [await one.show(image) for image in made[:2]]
+    assert document["first"] == "/v2/images?limit=2&sort=name%3Aasc"
+    assert document["next"] == f"/v2/images?limit=2&sort=name%3Aasc&marker={made[1]}"
+    assert set(document) == {"images", "first", "next", "schema"}
+    single = await page(one, who, "?limit=1&sort=name:asc")
+    assert [image["id"] for image in single["images"]] == made[:1]
+
+
+async def test_large_images_give_others_a_turn(one: Site) -> None:
+    who = somebody()
+    for _ in range(4):
+        await make(one, who, large="x" * 300_000)
+    site, turns = one.service.site, 0
+    shown = await one.service.queries.images(Listing(project=who["X-Project-Id"], admin=False))
+    viewer = Viewer(site=site, admin=False, nullable=())
+
+    async def another() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(another())
+    try:
+        assert len(await Rendered().images(shown, viewer)) == 4
+        assert turns >= 4
+    finally:
+        task.cancel()
 
 
 async def test_L07_a_page_that_is_just_full_has_no_next(one: Site) -> None:
