@@ -23,6 +23,10 @@ from kernel.replay import Folded, pages
 from kernel.rows import image_row, member_rows, state_row, task_row
 
 _BATCH: Final = 500
+
+_STANDSTILL: Final = "30s"
+"""How long a rebuild that says nothing may keep the log to itself: a stopped process, a line that broke."""
+
 _INLINE: Final = ("images", "states", "tasks", "members", "usage")
 
 
@@ -41,7 +45,7 @@ def names() -> tuple[str, ...]:
 async def rebuild(dsn: str, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Rebuilt:
     """Rebuild one read model, or all that appends keep."""
     connection = await connect(
-        dsn, "rebuild", statement_timeout="0", lock_timeout="0", idle_in_transaction_session_timeout="0"
+        dsn, "rebuild", statement_timeout="0", lock_timeout="0", idle_in_transaction_session_timeout=_STANDSTILL
     )
     try:
         with reachable():

@@ -6,8 +6,11 @@ import asyncio
 from pathlib import Path
 
 import asyncpg
+import pytest
 
+from kernel import rebuild as rebuild_module
 from kernel import replay
+from kernel.errors import Unavailable
 from kernel.rebuild import rebuild
 from tests.support.running import Site, several, single, site
 
@@ -52,6 +55,30 @@ async def test_a_rebuild_waits_for_no_reader_and_no_reader_sees_a_half(dsn: str,
                 assert await reader.fetch("SELECT * FROM tasks")
         finally:
             await reader.close()
+
+
+async def test_a_rebuild_that_stands_still_gives_the_log_back(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its operator pressed Ctrl-Z, say; it has changed nothing then."""
+    locked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(*_: object) -> None:
+        locked.set()
+        await goes_on.wait()
+
+    monkeypatch.setattr(rebuild_module, "_STANDSTILL", "1s")
+    monkeypatch.setattr(rebuild_module, "_forget", stand_still)
+    async with site(dsn, directory, single(directory)) as running:
+        image = await running.image()
+        rebuilding = asyncio.create_task(rebuild(dsn, "inline"))
+        async with asyncio.timeout(DEADLINE):
+            await locked.wait()
+            await running.image()
+        goes_on.set()
+        with pytest.raises(Unavailable):
+            await rebuilding
+        await running.show(image)
 
 
 async def test_a_rebuild_while_images_are_written_gives_what_the_log_says(dsn: str, directory: Path) -> None:
