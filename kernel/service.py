@@ -74,14 +74,26 @@ class Service:
     consumers: list[Consumer] = field(default_factory=list)
     sinks: list[Sink] = field(default_factory=list)
     sweeping: asyncio.Task[None] | None = None
+    grace: float = GRACE
+    stopping: asyncio.Task[None] | None = None
 
-    async def stop_working(self, grace: float = GRACE) -> None:
-        """Take nothing new up; finish or hand over what is running."""
+    def begin_to_stop(self) -> None:
+        """Take nothing new up from now on, while whoever owns the edge still answers the last requests."""
+        if self.stopping is None:
+            self.stopping = asyncio.create_task(self._stop_working(), name="stopping")
+
+    async def stopped(self) -> None:
+        """Wait until what was running is finished or handed over."""
+        self.begin_to_stop()
+        assert self.stopping is not None
+        await self.stopping
+
+    async def _stop_working(self) -> None:
         if self.sweeping is not None:
             self.sweeping.cancel()
             await asyncio.wait({self.sweeping})
         if self.reactor is not None:
-            await self.reactor.stop(grace)
+            await self.reactor.stop(self.grace)
         await asyncio.gather(*(consumer.stop() for consumer in self.consumers))
 
 
@@ -106,6 +118,7 @@ async def running(
     """
     async with contextlib.AsyncExitStack() as stack:
         service = await _start(settings, registry, dsn, role, node, clock or SystemClock(), revive, stack)
+        service.grace = grace
         service.site.quotas = Quotas(settings.default.user_storage_quota, limits)
         await _welcome(service, [driver.name for driver, _ in sinks])
         try:
@@ -115,7 +128,7 @@ async def running(
             log.info("service_started", role=role, node=node, stores=sorted(service.site.backends))
             yield service
         finally:
-            await service.stop_working(grace)
+            await service.stopped()
             for sink in service.sinks:
                 await sink.close()
             log.info("service_stopped", role=role)

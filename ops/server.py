@@ -237,6 +237,7 @@ async def serving(
             app = App(service, identity, policy, protection, image_schema)
             stack.push_async_callback(app.close)
             port = await _listen(app, options, stack)
+            stack.callback(service.begin_to_stop)  # the last requests and the last work take their time together
         yield service, port
 
 
