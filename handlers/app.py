@@ -148,9 +148,7 @@ class App:
     async def _answer(self, request: web.BaseRequest, request_id: list[str]) -> web.StreamResponse:
         if request.method == "OPTIONS" and self.origins:
             return web.Response(status=200, headers={**_EMPTY, **cors.preflight(self.origins, request.headers)})
-        raw = request.rel_url.raw_path.split("/")[1:]
-        while len(raw) > 1 and raw[0] == "":
-            raw = raw[1:]
+        raw = request.rel_url.raw_path.lstrip("/").split("/")
         first = raw[0]
         if first in _OPEN:
             return await _OPEN[first](request, self.service)

@@ -160,6 +160,21 @@ async def test_R16_ids_of_any_form_are_404(one: Site, path: str) -> None:
     assert await one.do_import(path.removeprefix("/images/")) == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("OPTIONS", "*"), ("GET", "http://h"), ("GET", "http://h?x=1"), ("CONNECT", "h:80"), ("GET", "/" * 16_000)],
+)
+async def test_targets_without_a_path_ask_for_the_versions(one: Site, method: str, target: str) -> None:
+    answer = await ask(one, head(method, target, None))
+    assert answer.status == 300
+    assert b'"versions"' in answer.body
+
+
+async def test_slashes_before_a_path_do_not_count(one: Site) -> None:
+    for slashes in (1, 2, 15_000):
+        assert (await ask(one, head("GET", f"{'/' * slashes}v2/images?limit=0"))).status == 200
+
+
 async def test_ids_are_compared_case_sensitively(one: Site) -> None:
     upper = str(uuid4()).upper()
     created = await one.call("POST", "/images", json={"id": upper})
