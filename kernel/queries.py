@@ -14,6 +14,7 @@ from msgspec import Struct
 from kernel import groups
 from kernel.clock import Clock, SystemClock
 from kernel.database import Database
+from kernel.errors import UnknownEvent
 from kernel.evolve import NOTHING
 from kernel.ids import stream_of
 from kernel.image import FOLD, Image, Task
@@ -112,9 +113,22 @@ class Queries:
     async def _decoded(self, row: Any) -> Image:
         """The row's state; the newest states read are kept decoded."""
         stream: UUID = row["id"]
-        image = decode_image(row["state"]) if row["fold"] == FOLD else await self._log.fold(stream)
+        image = decode_image(row["state"]) if row["fold"] == FOLD else await self._folded(row)
         self._known.put(stream, image, len(row["state"]))
         return image
+
+    async def _folded(self, row: Any) -> Image:
+        """A state that another version has written; where only that one understands the events, as it stands there.
+
+        That is enough to show it. Or else one such image would spoil every list that it is in.
+        """
+        try:
+            return await self._log.fold(row["id"])
+        except UnknownEvent as unknown:
+            try:
+                return decode_image(row["state"])
+            except msgspec.DecodeError:
+                raise unknown from None
 
     async def image_ids(self, streams: Collection[UUID]) -> dict[UUID, str]:
         """The ids of images, deleted ones included, as clients wrote them."""
