@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import random
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -99,5 +99,13 @@ async def main(wanted: str, count: int) -> None:
             await drill(name, postgres, count)
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="ops/soak", description="Drill the service until something breaks.")
+    parser.add_argument("drill", nargs="?", default="all", choices=["all", *DRILLS])
+    parser.add_argument("count", nargs="?", default=0, type=int, help="kills, images, seconds, events or MiB")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "all", int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    given = arguments()
+    asyncio.run(main(given.drill, given.count))
