@@ -35,6 +35,9 @@ _MOST_JSON: Final = 8 << 20
 _MOST_VALUES: Final = 1 << 16
 """Values in a JSON body; millions of them fit into the bytes, but to make each takes seconds in all."""
 
+_MOST_PARAMETERS: Final = 1000
+"""Parameters of a query."""
+
 _MOST_LEVELS: Final = 64
 """Levels of a JSON body; what is recorded of it is read, folded and shown by recursion."""
 
@@ -121,9 +124,11 @@ class Call:
         """Query parameters in order, decoded."""
         raw = self.request.rel_url.raw_query_string
         try:
-            pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=1000)
-        except (UnicodeDecodeError, ValueError):
+            pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+        except UnicodeDecodeError:
             raise Invalid("The query string is not valid UTF-8") from None
+        except ValueError:
+            raise Invalid(f"The query string has more than {_MOST_PARAMETERS} parameters") from None
         if any("\0" in name or "\0" in value for name, value in pairs):
             raise Invalid("The query string holds a NUL character")
         return pairs

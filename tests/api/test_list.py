@@ -101,6 +101,13 @@ async def test_L07_pages(one: Site) -> None:
         assert await status(one, f"?limit={wrong}") == 400
 
 
+async def test_queries_say_what_is_wrong_with_them(one: Site) -> None:
+    for query, told in (("x=&" * 1001, "more than 1000 parameters"), ("x=%FF", "not valid UTF-8")):
+        answer = await one.call("GET", f"//v2/images?{query}")
+        assert answer.status == 400
+        assert told in (await answer.json())["message"]
+
+
 async def test_long_lists_are_like_short_ones(one: Site) -> None:
     """They are sent piece by piece, so that others are served in between."""
     who = somebody()
