@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from handlers import record_lists, record_views
 from handlers.call import Call
+from handlers.imports import MOST_REQUEST
 from handlers.making import DOWNLOAD, future_image, make
 from handlers.routing import Route
 from handlers.schemas import StoreWishes, validated
@@ -44,7 +45,7 @@ async def create(call: Call) -> StreamResponse:
     call.must("add_image_import")
     if call.actor.project_id is None and not call.admin:
         raise Forbidden("Image imports belong to projects, and you act in none")
-    document = await call.json(dict)
+    document = await call.json(dict, most=MOST_REQUEST)
     body = validated(ImportRequest, document)
     if body.stores is not None and not body.stores:
         raise Invalid("stores: the list is empty")

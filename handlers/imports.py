@@ -25,13 +25,13 @@ from kernel.ids import new_id, stream_of
 from kernel.image import Image
 from kernel.masking import masked
 
-_MOST_REQUEST: Final = 256 << 10
+MOST_REQUEST: Final = 256 << 10
 """Bytes: all of it is kept with the task, and with the image, which is written anew with every step of the job."""
 
 
 async def import_image(call: Call) -> StreamResponse:
     """`POST /v2/images/{image_id}/import`; the checks are in the contract's order."""
-    document = await call.json(dict, most=_MOST_REQUEST)
+    document = await call.json(dict, most=MOST_REQUEST)
     body = validated(ImportBody, document)
     method = call.service.site.methods.get(body.method.name)
     if method is None:

@@ -13,6 +13,7 @@ from aiohttp.web import StreamResponse
 from handlers import record_lists, record_views
 from handlers.call import Call
 from handlers.errors import HttpError
+from handlers.imports import MOST_REQUEST
 from handlers.making import future_image, make
 from handlers.routing import Route
 from kernel.errors import Invalid, NotFound
@@ -27,7 +28,7 @@ _FIELDS: Final = frozenset(record_views.TASK["properties"])
 async def create(call: Call) -> StreamResponse:
     """`POST /v2/tasks`"""
     _may(call, "add_task")
-    given = _input(await call.json(dict))
+    given = _input(await call.json(dict, most=MOST_REQUEST))
     location = given.get("import_from")
     if not isinstance(location, str) or not location.strip():
         raise Invalid("input.import_from: invalid location")

@@ -283,6 +283,13 @@ async def test_IM104_no_body_at_all_and_refused_hosts(many: Site, one: Site) -> 
     assert "does not pass filtering" in await refused.text()
 
 
+async def test_IM104_bodies_that_are_longer_than_any_request_are_413(many: Site, o: Origin) -> None:
+    """What is sent is kept with the record, and written anew with every step."""
+    for size, status in ((1 << 18, 413), (1 << 17, 201)):
+        body = {"location": o.url("/raw"), "image_properties": {"x": "x" * size}}
+        assert (await many.call("POST", "/image-imports", json=body)).status == status
+
+
 @pytest.mark.requirement("REQ-105", "REQ-106")
 async def test_IM105_who_sees_whose_imports(many: Site, o: Origin) -> None:
     mine, theirs = somebody(), somebody()
