@@ -140,6 +140,15 @@ class Database:
         except LOST as error:
             raise Unavailable(f"The database cannot be reached ({type(error).__name__}: {error})") from error
 
+    async def _join(self, *arguments: Any, **settings: Any) -> Any:
+        """A connection for a pool.  Who was let in once may be again: a restore ends, a password is put right."""
+        try:
+            return await asyncpg.connect(*arguments, **settings)
+        except asyncpg.PostgresError as error:
+            if self._pool is None or isinstance(error, LOST):
+                raise
+            raise ConnectionRefusedError(str(error)) from error
+
     async def _make_pool(self, least: int, most: int, **settings: str) -> Any:
         return await asyncpg.create_pool(
             self.dsn,
@@ -148,6 +157,7 @@ class Database:
             timeout=10,
             command_timeout=60,
             max_inactive_connection_lifetime=300,
+            connect=self._join,
             init=_prepare,
             reset=_keep,
             server_settings={**_SETTINGS, "application_name": "entrepot", **settings},
