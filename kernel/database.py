@@ -134,7 +134,7 @@ class Database:
         try:
             self._pool = await self._make_pool(1, self._size)
             self._planning = await self._make_pool(0, self._size, **_PLANNED)
-            self._urgent = await self._make_pool(0, _MOST_URGENT)
+            self._urgent = await self._make_pool(0, _MOST_URGENT, lock_timeout="0")
         except (ValueError, OverflowError):
             raise _senseless() from None
         except LOST as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import asyncpg
+import pytest
 from structlog.testing import capture_logs
 
+from kernel import database
 from kernel.ids import new_id
 from tests.support.logs import taking
 from tests.support.running import single, site
@@ -25,3 +28,23 @@ async def test_leases_are_renewed_while_every_connection_is_in_use(dsn: str, dir
             assert await service.database.fetchval(alive, stream)
             assert not lease.lost
         assert "leases_not_renewed" not in {entry["event"] for entry in told}
+
+
+async def test_a_renewal_keeps_its_place_before_those_who_would_take_the_lease(
+    dsn: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a rebuild of a big log has the lock that both wait for."""
+    monkeypatch.setitem(database._SETTINGS, "lock_timeout", "200ms")
+    operator = await asyncpg.connect(dsn)
+    async with site(dsn, directory, single(directory)) as running:
+        service = running.service
+        stream = new_id()
+        await service.log.append(taking(stream, 1, service.leases.owner))
+        lease = service.leases.hold(stream, 1)
+        async with operator.transaction():
+            await operator.execute("SELECT pg_advisory_xact_lock('events'::regclass::oid::bigint)")
+            renewing = asyncio.create_task(service.leases.renew())
+            await operator.execute("SELECT pg_sleep(1)")
+        await renewing
+        assert not lease.lost
+    await operator.close()
