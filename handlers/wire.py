@@ -26,6 +26,9 @@ _LIMITS: Final[dict[str, Any]] = {
     "read_bufsize": 64 << 10,  # what waits before anybody wants it; whoever takes image data asks for more
 }
 
+_STALLED: Final = 300.0
+"""Seconds in which a client that is sent something must make room for more; whoever takes nothing holds a place."""
+
 _FAREWELL: Final = 3.0
 """Seconds in which a request that is broken off may record that, and answer."""
 
@@ -36,15 +39,31 @@ _LAST: Final = 0.1
 class _Connection(web.RequestHandler):
     """One connection; requests that cannot be parsed get an answer, clients that are gone get none."""
 
-    __slots__ = ("gone",)
+    __slots__ = ("_patience", "gone")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gone = asyncio.Event()
         """Set when the client is gone; for whoever has nothing to write that would tell."""
+        self._patience: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._patience = asyncio.get_running_loop().call_later(_STALLED, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_patience()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.gone.set()
+        self._end_patience()
         super().connection_lost(exc)
 
     @property

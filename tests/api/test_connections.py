@@ -13,11 +13,13 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from handlers import wire
 from kernel.image import STAGING
+from tests.support.faulty_store import EXTENSION as FAULTY
 from tests.support.postgres import Server
 from tests.support.raw import DEADLINE, Answer, Wire, ask, chunk, head
 from tests.support.running import Site
-from tests.support.standing import objects, one_store, passing, standing
+from tests.support.standing import memory_stores, objects, one_store, passing, standing
 from tests.support.trouble import EXTENSION as TROUBLE
 from tests.support.trouble import place
 
@@ -231,6 +233,28 @@ async def test_a_body_that_is_never_sent_where_none_belongs(hasty: Site) -> None
     async with await Wire.to(hasty) as wire:
         await wire.send(head("GET", "/v2/images/x", Transfer_Encoding="chunked"))
         assert (await wire.answer()).status == 400
+
+
+async def test_readers_that_stand_still_are_given_up(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever they are sent: files have a limit of their own, other answers and other stores do not."""
+    monkeypatch.setattr(wire, "_STALLED", 0.1)
+    async with passing(postgres, memory_stores(), also=(FAULTY,)) as site:
+        image = await site.image()
+        async with await Wire.to(site) as sender:
+            size = 32 * len(DATA)
+            await sender.send(put("file", image, Content_Length=str(size)) + 32 * DATA)
+            assert (await sender.answer()).status == 204
+        before = await site.service.log.head()
+
+        async def noted() -> bool:
+            return await site.service.log.head() > before
+
+        async with await Wire.to(site) as reader:
+            reader.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await reader.send(head("GET", f"/v2/images/{image}/file"))
+            await site.until(noted)
+            reader.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert len(await reader.ended()) < size
 
 
 async def test_slow_senders_are_not_silent(hasty: Site) -> None:
