@@ -82,6 +82,14 @@ class Purger:
         """Before writing again after a take-over: what earlier epochs left in the store only stands in the way."""
         await self._sweep(image, store, epoch)
 
+    async def withdraw(self, image: Image, stores: Iterable[str], epoch: int) -> None:
+        """After a lease was lost: what was written under it, or before, and never recorded.
+
+        Whoever took over has looked for it, but may have done so before it was there: a process that stood
+        still for a while and wakes up can write until somebody tells it that it is late.
+        """
+        await asyncio.gather(*(self._sweep(image, store, epoch + 1) for store in dict.fromkeys(stores)))
+
     async def _delete(self, name: str, url: str) -> bool:
         store = self._site.store(name)
         if store is None:

@@ -12,6 +12,7 @@ under way; the next worker looks at the same state.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -153,7 +154,7 @@ class Runner:
 
     async def run(self) -> None:
         """Work until the import has ended, or until it is somebody else's."""
-        image = self._image
+        image, job = self._image, self._image.job
         try:
             while True:
                 job, work = image.job, outstanding(image)
@@ -166,6 +167,8 @@ class Runner:
                 image = await self._recorded(work, outcomes)
         except (_Superseded, Fenced, NotFound) as reason:
             log.info("import_left", image_id=self._image.id, task=self._task_id, reason=str(reason))
+            await self._stop_writes()
+            await self._withdraw(job)
         finally:
             await self._stop_writes()
 
@@ -235,6 +238,13 @@ class Runner:
         """Remove the bytes that an outcome would have told of."""
         if (blob := _blob(brought)) is not None:
             await self._purger.delete_all([(STAGING, blob.url)])
+
+    async def _withdraw(self, job: Job | None) -> None:
+        """Leave nothing behind that was written too late to be recorded."""
+        with contextlib.suppress(Unavailable):
+            image = await self._commands.load(self._image.id)
+            stores = job.stores if job is not None and not job.registers else ()
+            await self._purger.withdraw(image, (STAGING, *stores), self._lease.epoch)
 
     async def _note(self, command: c.Command, limits: Limits) -> None:
         """Record something in the middle of a step."""

@@ -34,6 +34,7 @@ from kernel.leases import Lease
 from kernel.log import Loaded
 from kernel.marks import mark
 from kernel.naming import blob_name
+from kernel.purge import Purger
 from kernel.signing import Check, check_of, signature_of
 from kernel.site import Backend, Site
 from kernel.streams import Intake
@@ -51,6 +52,7 @@ class Transfers:
     def __init__(self, site: Site, commands: Commands) -> None:
         self._site = site
         self._commands = commands
+        self._purger = Purger(site)
         limits = site.settings.entrepot
         self._turns = Turns(limits.most_uploads, limits.most_waiting_uploads, limits.upload_wait, "uploads")
 
@@ -199,6 +201,8 @@ class Transfers:
     ) -> Image:
         """Move the bytes and record them; whatever goes wrong, record that the transfer is given up."""
         image_id, lease = started.after.id, _held(started)
+        assert started.after.transfer is not None
+        store = started.after.transfer.store
         try:
             if accepted is not None:
                 await accepted()
@@ -216,7 +220,7 @@ class Transfers:
                 )
             )
         except BaseException as error:
-            await asyncio.shield(self._give_up(image_id, transfer, lease, context, error))
+            await asyncio.shield(self._give_up(image_id, transfer, store, lease, context, error))
             raise
         return handled.after
 
@@ -232,7 +236,7 @@ class Transfers:
                 raise Fenced("The transfer was given up")
 
     async def _give_up(
-        self, image_id: str, transfer: str, lease: Lease, context: Context, error: BaseException
+        self, image_id: str, transfer: str, store: str, lease: Lease, context: Context, error: BaseException
     ) -> None:
         command = c.FailTransfer(transfer=transfer, reason=reason_of(error), kind=kind_of(error))
         log.info("transfer_failed", image_id=image_id, transfer=transfer, reason=command.reason)
@@ -240,6 +244,8 @@ class Transfers:
             await self._commands.handle(image_id, command, context=context, lease=lease, release=True, patient=True)
         except EntrepotError as refused:
             log.warning("transfer_not_given_up", image_id=image_id, reason=str(refused))
+            with contextlib.suppress(Unavailable):
+                await self._purger.withdraw(await self._commands.load(image_id), [store], lease.epoch)
 
 
 def _held(handled: Handled) -> Lease:
