@@ -106,17 +106,22 @@ async def _end(node: Node, image: str) -> dict[str, Any]:
 
 
 async def _strike(node: Node, size: int) -> None:
-    """Wait until a quarter is converted, hold qemu-img there, kill the node; nothing of it runs on."""
+    """Wait until a quarter is converted, hold qemu-img there, kill the node; nothing of it runs on.
+
+    It is held whenever it is looked at: however long somebody else has the processors, it gets no further.
+    """
     async with asyncio.timeout(110):
         while True:
             for program in _converting(node):
-                output = Path(program.cmdline()[-1])
-                if output.exists() and output.stat().st_blocks * 512 > size // 4:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     program.suspend()
-                    node.kill()
-                    await asyncio.to_thread(program.wait, 10)
-                    return
-            await asyncio.sleep(_BLINK)
+                    output = Path(program.cmdline()[-1])
+                    if output.exists() and output.stat().st_blocks * 512 > size // 4:
+                        node.kill()
+                        await asyncio.to_thread(program.wait, 10)
+                        return
+                    program.resume()
+            await asyncio.sleep(_BLINK / 10)
 
 
 def _converting(node: Node) -> Iterator[psutil.Process]:

@@ -16,5 +16,5 @@ pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 
 @pytest.mark.requirement("REQ-075", "REQ-117")
 async def test_a_node_that_dies_while_it_converts(dsn: str, directory: Path) -> None:
-    found = await conversion.run(directory, dsn, 96 << 20)
+    found = await conversion.run(directory, dsn, 256 << 20)
     assert found["MiB of memory"] < 200
